@@ -1,0 +1,442 @@
+"""The nouns that pass through vitexport, and the one seam that a target implements. No torch, no I/O.
+
+``ExportRequest`` -> ``SourceModel`` -> ``Artifact`` -> ``Bundle`` -> ``Parity`` + ``Measurement`` -> ``Report``
+
+All of them are frozen dataclasses. What is stored (``Manifest``, ``Report``) or sent (``ExportRequest``) holds only
+plain data, so that it round-trips through JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+
+import msgspec
+
+from vitexport.errors import BadRequest
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Image = NDArray[np.uint8]  # (height, width, 3), RGB, 0..255
+    Tensor = NDArray[Any]
+    Tensors = Mapping[str, Tensor]
+
+Verdict = Literal["passed", "failed", "not run"]
+Task = Literal["classify", "features", "segment"]
+
+#: What an output means, which decides how it is judged and shown.
+#: ``logits`` (N, classes) · ``features`` (N, dim) or (N, tokens, dim) · ``mask`` (N, 1, H, W), probability of
+#: foreground in 0..1 · ``segmentation`` (N, classes, H, W), scores.
+Meaning = Literal["logits", "features", "mask", "segmentation"]
+
+INPUT_NAME = "pixel_values"  # what Optimum and transformers.js feed
+
+
+# --------------------------------------------------------------------------------------------------- the request
+
+
+@dataclass(frozen=True, order=True)
+class Size:
+    """Height x width in pixels, in that order everywhere."""
+
+    height: int
+    width: int
+
+    def __str__(self) -> str:
+        return f"{self.height}x{self.width}"
+
+    @classmethod
+    def parse(cls, text: str) -> Size:
+        """``"224"`` is square, ``"144x256"`` is height 144, width 256."""
+        parts = text.lower().split("x")
+        if len(parts) > 2 or not all(p.isascii() and p.isdigit() and int(p) > 0 for p in parts):
+            raise BadRequest(
+                f"'{text}' is not a size. Write height x width, such as 144x256, or one number for a square, such as "
+                "224."
+            )
+        return cls(int(parts[0]), int(parts[-1]))
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """Everything a user can ask of one export. The command line is a spelling of this, nothing more."""
+
+    model: str
+    targets: tuple[str, ...] = ("all",)
+    size: Size | None = None
+    """None: the model's own size."""
+    precisions: tuple[str, ...] = ()
+    """Empty: each target's defaults."""
+    weights: str = "pretrained"
+    """``pretrained``, ``random`` (seeded, see :mod:`vitexport.models.weights`), or a file."""
+    task: Task | None = None
+    """None: what the checkpoint was trained for."""
+    images: str | None = None
+    """Folder of parity images. None: the built-in photos."""
+    out: str | None = None
+    force: bool = False
+    seed: int = 0
+    dynamic: tuple[Literal["batch"], ...] = ()
+    runtime: Literal["copy", "none"] = "copy"
+    """Whether a web bundle carries the runtime's files or leaves them to the page's bundler."""
+    max_file_bytes: int | None = None
+    """Weights above this are sharded, for hosts that cap a file's size."""
+    require_proof: bool = False
+    """``not run`` counts as failed."""
+
+
+# ------------------------------------------------------------------------------------------------- what a model eats
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From a decoded photo to the network's input, exactly.
+
+    RGB uint8 -> resize (Pillow's antialiased filters) -> centre crop -> float32 / 255 -> (x - mean) / std -> NCHW.
+
+    ``fit`` says how a photo of another shape is fitted: ``crop`` scales it until it covers ``size / crop_pct`` and cuts
+    the centre out; ``squash`` resizes both sides to ``size`` at once.
+    """
+
+    size: Size
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    interpolation: Literal["bilinear", "bicubic", "nearest", "lanczos"] = "bilinear"
+    fit: Literal["crop", "squash"] = "squash"
+    resize: Size | None = None
+    """``crop`` only: what the resized photo must cover, as close as its aspect ratio allows. None: ``size``."""
+    crop_rounding: Literal["half-even", "floor"] = "half-even"
+    """How an odd margin is halved: torchvision (timm) rounds half to even, transformers rounds down."""
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """One named output. ``shape`` counts the batch as 1."""
+
+    name: str
+    meaning: Meaning
+    shape: tuple[int, ...]
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where the weights come from and what may be done with them."""
+
+    origin: str
+    """A hub id, an npm or PyPI package with its version, a file's name, or ``random (seed 0)``."""
+    licence: str
+    """SPDX identifier where there is one; ``unknown`` where the source does not say."""
+    weights_sha256: str
+    """Of the parameters and buffers, by name, in sorted order: the identity of what was exported."""
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """A picture that parity is judged on."""
+
+    name: str
+    kind: Literal["photo", "noise"]
+    image: Image
+
+
+@dataclass(frozen=True, eq=False)
+class SourceModel:
+    """The PyTorch side: weights loaded, size fixed, eval mode, captured. The reference all artifacts are held to."""
+
+    name: str
+    task: Task
+    preprocessing: Preprocessing
+    outputs: tuple[OutputSpec, ...]
+    provenance: Provenance
+    program: Any
+    """``torch.export.ExportedProgram``; float32; one input ``pixel_values`` (N, 3, H, W); outputs in order."""
+    forward: Callable[[Tensor], dict[str, Tensor]]
+    """The uncaptured PyTorch module on a float32 NCHW batch: what is true."""
+    probes: tuple[Probe, ...]
+    hub_config: Mapping[str, Any] = field(default_factory=dict)
+    """What a transformers ``config.json`` says of this architecture (``model_type`` and friends)."""
+
+    @property
+    def size(self) -> Size:
+        return self.preprocessing.size
+
+
+# ------------------------------------------------------------------------------------------------------- the bundle
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file of a bundle; ``path`` is relative to the manifest, with forward slashes."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One precision of the model, as stored. ``files[0]`` is what a runtime opens; the rest are its weight shards."""
+
+    precision: str
+    files: tuple[str, ...]
+    tolerance: float
+    """Largest drift from PyTorch that passes; see :func:`vitexport.parity.drift`."""
+    requires: tuple[str, ...] = ()
+    """Device features without which it cannot run, such as ``shader-f16``."""
+
+
+@dataclass(frozen=True)
+class GoldenCase:
+    """A photo, the tensor PyTorch made of it and what PyTorch answered: a bundle carries its own exam.
+
+    ``photo`` is a lossless PNG; ``input`` and ``outputs`` are raw little-endian float32 in C order.
+    """
+
+    name: str
+    photo: str
+    input: str
+    outputs: dict[str, str]
+
+
+@dataclass(frozen=True)
+class RuntimeBuild:
+    """One build of a browser runtime. ``wasm`` lists parts to be joined in order (hosts cap files at 25 MiB)."""
+
+    module: str
+    wasm: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class WebRuntime:
+    package: str
+    version: str
+    builds: dict[str, RuntimeBuild]
+    """By what the browser must have: ``jspi``, ``asyncify`` (WebGPU without JSPI), ``wasm`` (no WebGPU)."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What a target's ``lower`` made: files in the folder it was given, not yet hashed or published."""
+
+    variants: tuple[Variant, ...]
+    toolchain: dict[str, str]
+    """Package -> version of everything that shaped the files."""
+    runtime: WebRuntime | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """``manifest.json``: all that a page, a phone or a later ``vitexport check`` needs to know."""
+
+    schema_version: Literal[1]
+    target: str
+    model: str
+    task: Task
+    input_name: str
+    input_shape: tuple[int, ...]
+    """(N, 3, H, W); a batch of 0 means any."""
+    preprocessing: Preprocessing
+    outputs: tuple[OutputSpec, ...]
+    variants: tuple[Variant, ...]
+    """In order of preference."""
+    golden: tuple[GoldenCase, ...]
+    provenance: Provenance
+    toolchain: dict[str, str]
+    files: tuple[FileEntry, ...]
+    """Every file of the bundle but the manifest itself."""
+    runtime: WebRuntime | None = None
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A target's folder, with its manifest read and valid."""
+
+    directory: Path
+    manifest: Manifest
+
+    def variant(self, precision: str) -> Variant:
+        return next(v for v in self.manifest.variants if v.precision == precision)
+
+    def path(self, relative: str) -> Path:
+        return self.directory / relative
+
+
+# --------------------------------------------------------------------------------------------------------- the proof
+
+NonNegative = Annotated[int, msgspec.Meta(ge=0)]
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far an artifact's answers are from PyTorch's; the worst over images and outputs. None: not run."""
+
+    verdict: Verdict
+    drift: float | None = None
+    """max|a-b| / max|b|; for a mask, whose range is 0..1, max|a-b|."""
+    tolerance: float | None = None
+    snr_db: float | None = None
+    """10 log10(power of b / power of a-b), at most 200 (bit-identical)."""
+    cosine: float | None = None
+    agreement: float | None = None
+    """Share of images with the same top-1 (logits), or mean IoU with PyTorch's mask (mask, segmentation)."""
+    images: NonNegative = 0
+    contrast: float | None = None
+    """Drift between PyTorch's own answers to two different photos. Under 100 tolerances, the run proves nothing."""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Device:
+    """What really ran it. ``software`` marks an adapter that emulates a GPU on the CPU."""
+
+    name: str
+    runtime: str
+    provider: str
+    software: bool = False
+    facts: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Latency on the device named beside it, never a stand-in for another."""
+
+    verdict: Verdict
+    device: str = ""
+    runtime: str = ""
+    provider: str = ""
+    load_ms: float | None = None
+    cold_ms: float | None = None
+    """The first inference after loading, shader compilation included."""
+    median_ms: float | None = None
+    p90_ms: float | None = None
+    runs: NonNegative = 0
+    times_ms: tuple[float, ...] = ()
+    """Every steady run, in order."""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Which execution provider took how many nodes, read from the runtime itself."""
+
+    nodes: dict[str, int]
+    fallback: tuple[str, ...] = ()
+    """``OpType (node name)`` of every node that an accelerated session left to the CPU."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One cell of the matrix: model x target x precision x provider."""
+
+    model: str
+    target: str
+    precision: str
+    provider: str
+    size: Size
+    files: tuple[FileEntry, ...]
+    parity: Parity
+    latency: Measurement
+    placement: Placement | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        return self.parity.verdict
+
+
+@dataclass(frozen=True)
+class Report:
+    """``report.json``: what was asked, what came out, and how it was proved."""
+
+    schema_version: Literal[1]
+    vitexport: str
+    request: ExportRequest
+    out: str
+    provenance: Provenance
+    host: dict[str, str]
+    steps_s: dict[str, float]
+    results: tuple[Result, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """``failed`` if any cell failed, else ``passed`` if any passed: what could not be run proves nothing."""
+        verdicts = {r.verdict for r in self.results}
+        return "failed" if "failed" in verdicts else "passed" if "passed" in verdicts else "not run"
+
+
+# ---------------------------------------------------------------------------------------------------------- the seam
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A precision that a target offers. ``tolerance`` is a drift; ``because`` says where the number comes from."""
+
+    name: str
+    tolerance: float
+    because: str
+    default: bool = False
+
+
+@dataclass(frozen=True)
+class Need:
+    """Something a target cannot do without, as data: found, or reported missing with the command that brings it."""
+
+    kind: Literal["python", "npm", "browser"]
+    name: str
+    install: str
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a target can do, as data: listed, documented and tested without importing its toolchain."""
+
+    name: str
+    summary: str
+    precisions: tuple[Precision, ...]
+    providers: tuple[str, ...]
+    """Each variant is proven on every one of them."""
+    needs: tuple[Need, ...] = ()
+    options: tuple[str, ...] = ()
+    """Fields of :class:`ExportRequest` beyond the common ones that it honours: ``dynamic``, ``runtime``, ..."""
+
+    def precision(self, name: str) -> Precision:
+        return next(p for p in self.precisions if p.name == name)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One inference. ``ms`` is taken beside the runtime, from the call to the outputs' arrival in CPU memory."""
+
+    outputs: Tensors
+    ms: float
+
+
+class Session(AbstractContextManager["Session"], Protocol):
+    """A variant loaded in its own runtime. ``placement`` is None where the runtime does not tell."""
+
+    device: Device
+    load_ms: float
+    placement: Placement | None
+
+    def run(self, pixel_values: Tensor) -> Run:
+        """One inference on float32 NCHW."""
+
+
+class Target(Protocol):
+    """A back end. Two verbs, because a target that cannot be opened cannot be proved."""
+
+    traits: Traits
+
+    def lower(self, source: SourceModel, request: ExportRequest, into: Path) -> Artifact:
+        """Write the model's files into the empty folder ``into``. Raises ``LoweringFailed``."""
+
+    def open(self, bundle: Bundle, precision: str, provider: str, taps: tuple[str, ...] = ()) -> Session:
+        """Load a variant. ``taps`` are names of intermediate values to be returned beside the outputs.
+
+        Raises ``RuntimeUnavailable`` where this host cannot run it.
+        """

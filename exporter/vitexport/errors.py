@@ -1,0 +1,69 @@
+"""Every way vitexport can stop, and the exit code of each.
+
+::
+
+    VitexportError
+    ├── BadRequest            2   the request is impossible, or its input is bad
+    ├── MissingToolchain      3   a package, an npm module or a browser is not there
+    ├── LoweringFailed        4   a converter refused the model
+    ├── ParityFailed          5   the artifact does not compute what PyTorch computes
+    ├── WorldFailed           6   disk full, network down, permission withdrawn
+    └── Interrupted     130/143   SIGINT / SIGTERM
+    RuntimeUnavailable        -   this host cannot run the artifact: the verdict is "not run", with this reason
+
+Anything else that escapes is our own bug: exit code 1, and a traceback only with ``--debug``.
+
+Messages say what happened, why, and what to do next, in one or two sentences.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+OK = 0
+OUR_BUG = 1
+
+
+class VitexportError(Exception):
+    """An error a user can act on. ``str(error)`` is the whole message."""
+
+    exit_code = OUR_BUG
+
+
+class BadRequest(VitexportError):
+    exit_code = 2
+
+
+class MissingToolchain(VitexportError):
+    exit_code = 3
+
+
+class LoweringFailed(VitexportError):
+    exit_code = 4
+
+
+class ParityFailed(VitexportError):
+    exit_code = 5
+
+
+class WorldFailed(VitexportError):
+    exit_code = 6
+
+
+class Interrupted(VitexportError):
+    """SIGINT or SIGTERM arrived; ``signal_number`` makes the exit code the shell's own (128 + n)."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__("Interrupted. Nothing was written; what was there before is untouched.")
+        self.exit_code = 128 + signal_number
+
+
+class RuntimeUnavailable(Exception):
+    """This host cannot run an artifact. Not a failure: it becomes the verdict ``not run`` with this reason."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`` Did you mean 'x'?`` for the nearest known word, or an empty string."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" Did you mean '{near[0]}'?" if near else ""
