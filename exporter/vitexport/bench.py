@@ -1,0 +1,75 @@
+"""The timing protocol, one for all runtimes: load, cold, steady.
+
+Cold is the first inference after loading, shader compilation included. Steady runs follow until there are
+``STEADY_RUNS`` of them or they have taken ``BUDGET_S`` seconds. The runs that parity made are of the same shape and
+count as well: a software GPU that needs seconds per inference is not asked twice.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from vitexport.contract import Measurement, Run, Session
+
+if TYPE_CHECKING:
+    from vitexport.contract import Tensor
+
+STEADY_RUNS = 30
+BUDGET_S = 10.0
+
+SOFTWARE_ADAPTER = "software adapter, not a device figure"
+
+
+def measure(session: Session, pixel_values: Tensor, already: Sequence[Run] = ()) -> Measurement:
+    """Time a loaded session. ``already`` are the inferences made since it was loaded, the cold one first."""
+    cold, *steady = [run.ms for run in already] or [session.run(pixel_values).ms]
+    while len(steady) < STEADY_RUNS and sum(steady) < BUDGET_S * 1000:
+        steady.append(session.run(pixel_values).ms)
+    device = session.device
+    return Measurement(
+        "passed",
+        device=f"{device.name} ({SOFTWARE_ADAPTER})" if device.software else device.name,
+        runtime=device.runtime,
+        provider=device.provider,
+        load_ms=session.load_ms,
+        cold_ms=cold,
+        median_ms=statistics.median(steady),
+        p90_ms=percentile(steady, 90),
+        runs=len(steady),
+        times_ms=tuple(steady),
+    )
+
+
+def percentile(times: Sequence[float], percent: float) -> float:
+    """Linear interpolation between the nearest ranks, as numpy's default does."""
+    ordered = sorted(times)
+    position = (len(ordered) - 1) * percent / 100
+    low = int(position)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (position - low)
+
+
+def host_facts() -> dict[str, str]:
+    """What a reader needs to place this host's figures."""
+    return {
+        "cpu": cpu_name(),
+        "cores": str(os.cpu_count() or 0),
+        "os": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": version("torch"),
+    }
+
+
+def cpu_name() -> str:
+    """The processor's marketing name where the system tells it, else its architecture."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as cpuinfo:
+            named = next((line.split(":", 1)[1].strip() for line in cpuinfo if line.startswith("model name")), "")
+    except OSError:
+        named = ""
+    return named or platform.processor() or platform.machine()

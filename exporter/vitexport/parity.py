@@ -1,0 +1,180 @@
+"""Does an artifact compute what PyTorch computes? Metrics and the verdict.
+
+Drift is ``max|a-b| / max|b|`` per output: it sees a lost scale factor (a 1.9x output has cosine 1.0) and does not
+explode near zero as element-wise relative error does. A mask is a probability, so its scale is 1 whatever the photo:
+on one without a person, where both masks are empty, the largest difference is what counts. NaN propagates into every
+metric, and NaN never passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vitexport.contract import Meaning, OutputSpec, Parity, Verdict
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vitexport.contract import Tensors
+
+#: SNR reported for bit-identical outputs, where the true value is infinite. Above anything float32 can show:
+#: rounding the result of one float32 operation leaves 20 log10(2^24) = 144 dB.
+SNR_CEILING_DB = 200.0
+
+#: A parity run proves nothing unless two photos' reference outputs differ by this many tolerances: below that, a
+#: network that ignored its input altogether could pass.
+CONTRAST_IN_TOLERANCES = 100.0
+
+#: Least mean IoU between the masks of PyTorch and of an artifact at the 0.5 threshold. The project's own floor for
+#: float precisions; annotators agree with each other to 0.987 on person masks (Meet's model card).
+MASK_IOU_FLOOR = 0.99
+
+
+def drift(a: NDArray[np.floating], b: NDArray[np.floating], meaning: Meaning = "logits") -> float:
+    """max|a-b| / max|b|, for a mask max|a-b|; b is the reference. Where b is all zero, max|a|. NaN and inf in ``a``
+    give NaN or inf."""
+    a64, b64 = a.astype(np.float64), b.astype(np.float64)
+    if a64.size == 0:
+        return float("nan")
+    scale = 1.0 if meaning == "mask" else float(np.max(np.abs(b64)))
+    return float(np.max(np.abs(a64 - b64))) / (scale or 1.0)
+
+
+def snr_db(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
+    """10 log10(sum b^2 / sum (a-b)^2), at most ``SNR_CEILING_DB``; NaN propagates."""
+    a64, b64 = a.astype(np.float64), b.astype(np.float64)
+    noise, signal = float(np.sum((a64 - b64) ** 2)), float(np.sum(b64**2))
+    if noise == 0.0:
+        return SNR_CEILING_DB
+    if signal == 0.0:
+        return float("-inf") if np.isfinite(noise) else float("nan")
+    with np.errstate(divide="ignore"):  # infinite noise is an SNR of minus infinity
+        return float(np.minimum(10.0 * np.log10(signal / noise), SNR_CEILING_DB))
+
+
+def cosine(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
+    """Cosine of the angle between the flattened tensors; 1.0 where both are zero."""
+    a64, b64 = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
+    norms = float(np.linalg.norm(a64) * np.linalg.norm(b64))
+    if norms == 0.0:
+        return 1.0 if np.array_equal(a64, b64) else 0.0
+    with np.errstate(invalid="ignore"):  # infinity over infinity is NaN, which is what is meant
+        return float(np.dot(a64, b64) / norms)
+
+
+def mask_iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+    """Intersection over union; two empty masks agree perfectly (drift judges those)."""
+    union = int(np.count_nonzero(a | b))
+    return 1.0 if union == 0 else int(np.count_nonzero(a & b)) / union
+
+
+def agreement(a: NDArray[np.floating], b: NDArray[np.floating], output: OutputSpec) -> float | None:
+    """Per image: 1 or 0 for the same top-1; IoU with the reference's mask; None for features."""
+    match output.meaning:
+        case "logits":
+            return float(np.mean(np.argmax(a, 1) == np.argmax(b, 1)))
+        case "mask":
+            return mask_iou(a > 0.5, b > 0.5)
+        case "segmentation":
+            chosen, true = np.argmax(a, 1), np.argmax(b, 1)
+            classes = np.union1d(chosen, true)
+            return float(np.mean([mask_iou(chosen == c, true == c) for c in classes]))
+        case "features":
+            return None
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """One image, one output."""
+
+    drift: float
+    snr_db: float
+    cosine: float
+    agreement: float | None
+
+
+def verify(
+    outputs: tuple[OutputSpec, ...],
+    references: Sequence[Tensors],
+    answers: Sequence[Tensors],
+    tolerance: float,
+    images: Sequence[str],
+    spread: float,
+) -> Parity:
+    """Judge an artifact's ``answers`` against PyTorch's ``references``, one mapping of outputs per image.
+
+    Passes where every output has the right name, shape and dtype, is finite, and drifts at most ``tolerance``; masks
+    must also overlap with IoU above 0.99. ``images`` names the pictures, for the reason of a failure; ``spread`` is
+    PyTorch's own :func:`contrast` between photos.
+    """
+    compared: list[tuple[str, str, _Comparison]] = []
+    for name, reference, answer in zip(images, references, answers, strict=True):
+        for output in outputs:
+            if problem := _malformed(output.name, answer, reference):
+                return Parity("failed", tolerance=tolerance, images=len(images), reason=f"{name}: {problem}")
+            compared.append((name, output.name, _compare(answer[output.name], reference[output.name], output)))
+    worst = max(compared, key=lambda c: np.nan_to_num(c[2].drift, nan=np.inf))
+    agreements = [c.agreement for _, _, c in compared if c.agreement is not None]
+    verdict, reason = _judge(outputs, worst, agreements, tolerance, spread)
+    return Parity(
+        verdict,
+        drift=worst[2].drift,
+        tolerance=tolerance,
+        snr_db=_worst(np.min, [c.snr_db for _, _, c in compared]),
+        cosine=_worst(np.min, [c.cosine for _, _, c in compared]),
+        agreement=float(np.mean(agreements)) if agreements else None,
+        images=len(images),
+        contrast=spread,
+        reason=reason,
+    )
+
+
+def contrast(outputs: tuple[OutputSpec, ...], references: Sequence[Tensors]) -> float:
+    """Drift between PyTorch's answers to the first photo and to the one that differs most from it; the output that
+    differs least counts. 0 where there is one photo only."""
+    first, *others = references
+    return min(max((drift(other[o.name], first[o.name], o.meaning) for other in others), default=0.0) for o in outputs)
+
+
+def _worst(pick: Callable[[list[float]], np.floating], values: list[float]) -> float:
+    return float(pick(values))  # numpy's min propagates NaN; Python's does not
+
+
+def _malformed(name: str, answer: Tensors, reference: Tensors) -> str:
+    if name not in answer:
+        return f"output '{name}' is missing; the artifact has {', '.join(answer) or 'none'}."
+    got, true = answer[name], reference[name]
+    if got.shape != true.shape:
+        return f"output '{name}' has shape {got.shape}, PyTorch's has {true.shape}."
+    if got.dtype != true.dtype:
+        return f"output '{name}' is {got.dtype}, PyTorch's is {true.dtype}."
+    return ""
+
+
+def _compare(a: NDArray[np.floating], b: NDArray[np.floating], output: OutputSpec) -> _Comparison:
+    return _Comparison(drift(a, b, output.meaning), snr_db(a, b), cosine(a, b), agreement(a, b, output))
+
+
+def _judge(
+    outputs: tuple[OutputSpec, ...],
+    worst: tuple[str, str, _Comparison],
+    agreements: list[float],
+    tolerance: float,
+    spread: float,
+) -> tuple[Verdict, str]:
+    image, output, comparison = worst
+    if not comparison.drift <= tolerance:  # NaN compares false, and must fail
+        return "failed", f"output '{output}' drifts {comparison.drift:.3g} on {image}; at most {tolerance:g} passes."
+    if any(o.meaning == "mask" for o in outputs) and min(agreements) <= MASK_IOU_FLOOR:
+        return "failed", f"mask IoU with PyTorch is {min(agreements):.4f}; more than {MASK_IOU_FLOOR} passes."
+    needed = CONTRAST_IN_TOLERANCES * tolerance
+    if not spread >= needed:
+        return "failed", (
+            f"ill-posed: PyTorch's own answers to two photos differ by {spread:.3g}, under {CONTRAST_IN_TOLERANCES:g} "
+            f"tolerances ({needed:.3g}), so agreement proves nothing. Use trained weights or other --images."
+        )
+    return "passed", ""

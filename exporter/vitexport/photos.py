@@ -1,0 +1,65 @@
+"""The pictures that parity is judged on: four public-domain photos and one of noise, or a folder of the user's."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+from PIL import Image as PILImage
+from PIL import UnidentifiedImageError
+
+from vitexport.contract import Probe
+from vitexport.errors import BadRequest
+
+#: Real photos in scikit-image's wheel, free of copyright: NASA's portrait of Eileen Collins (a person, first so that
+#: person masks are not empty), a cat, a cup of coffee (both CC0), a rocket (NASA).
+BUILT_IN = ("astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg")
+
+#: The longer side of a probe. Large enough that every preset downsizes it, small enough to travel in a bundle.
+LONGEST_SIDE = 400
+
+_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+
+
+def probes(images: str | None, seed: int = 0) -> tuple[Probe, ...]:
+    """Photos, then one picture of uniform noise: edges and colours that no photo has."""
+    photos = _built_in() if images is None else _folder(Path(images))
+    noise = np.random.default_rng(seed).integers(0, 256, (256, 320, 3), dtype=np.uint8)
+    return (*photos, Probe("noise", "noise", noise))
+
+
+def _built_in() -> tuple[Probe, ...]:
+    spec = importlib.util.find_spec("skimage")
+    assert spec is not None
+    assert spec.origin is not None
+    folder = Path(spec.origin).parent / "data"
+    return tuple(Probe(Path(name).stem, "photo", _read(folder / name)) for name in BUILT_IN)
+
+
+def _folder(folder: Path) -> tuple[Probe, ...]:
+    if not folder.is_dir():
+        raise BadRequest(f"--images '{folder}' is not a folder. Name a folder that holds photos.")
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES)
+    if not files:
+        raise BadRequest(
+            f"--images '{folder}' holds no image ({', '.join(sorted(_SUFFIXES))}). "
+            "Put at least two photos there, or leave the option out to use the built-in ones."
+        )
+    if len(files) < 2:
+        raise BadRequest(
+            f"--images '{folder}' holds one image. Parity needs two that differ: "
+            "a network that answers the same to everything would pass on one."
+        )
+    return tuple(Probe(f.stem, "photo", _read(f)) for f in files)
+
+
+def _read(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """RGB uint8, the longer side at most ``LONGEST_SIDE``."""
+    try:
+        with PILImage.open(path) as opened:
+            picture = opened.convert("RGB")
+    except (UnidentifiedImageError, OSError, PILImage.DecompressionBombError) as error:
+        raise BadRequest(f"'{path}' cannot be read as an image ({error}). Remove or replace it.") from error
+    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE), PILImage.Resampling.LANCZOS)
+    return np.asarray(picture)

@@ -1,0 +1,61 @@
+"""From a photo to a network's input: the reference that every other runtime's preprocessing is held to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image as PILImage
+
+from vitexport.contract import Preprocessing, Size
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_FILTERS = {
+    "nearest": PILImage.Resampling.NEAREST,
+    "bilinear": PILImage.Resampling.BILINEAR,
+    "bicubic": PILImage.Resampling.BICUBIC,
+    "lanczos": PILImage.Resampling.LANCZOS,
+}
+
+
+def resized_size(photo: Size, how: Preprocessing) -> Size:
+    """The size a photo is resized to before the crop.
+
+    ``crop`` keeps the aspect ratio: the side that is relatively shorter gets its target length, the other is
+    truncated to an integer, as torchvision's and transformers' shortest-edge resize both do.
+    """
+    if how.fit == "squash":
+        return how.size
+    cover = how.resize or how.size
+    if cover.height * photo.width >= cover.width * photo.height:
+        return Size(cover.height, max(cover.width, int(cover.height * photo.width / photo.height)))
+    return Size(max(cover.height, int(cover.width * photo.height / photo.width)), cover.width)
+
+
+def crop_origin(resized: Size, how: Preprocessing) -> tuple[int, int]:
+    """(top, left) of the centre crop."""
+    margins = (resized.height - how.size.height, resized.width - how.size.width)
+    if how.crop_rounding == "floor":
+        return margins[0] // 2, margins[1] // 2
+    return round(margins[0] / 2.0), round(margins[1] / 2.0)
+
+
+def fit(image: NDArray[np.uint8], how: Preprocessing) -> NDArray[np.uint8]:
+    """Resize and crop: (h, w, 3) uint8 -> (size.height, size.width, 3) uint8."""
+    photo = Size(image.shape[0], image.shape[1])
+    resized = resized_size(photo, how)
+    picture = PILImage.fromarray(image)
+    if resized != photo:
+        picture = picture.resize((resized.width, resized.height), _FILTERS[how.interpolation])
+    top, left = crop_origin(resized, how)
+    return np.asarray(picture)[top : top + how.size.height, left : left + how.size.width]
+
+
+def preprocess(image: NDArray[np.uint8], how: Preprocessing) -> NDArray[np.float32]:
+    """(h, w, 3) RGB uint8 -> (1, 3, H, W) float32, normalised."""
+    unit = fit(image, how).astype(np.float32) / np.float32(255)
+    mean, std = np.array(how.mean, dtype=np.float32), np.array(how.std, dtype=np.float32)
+    normalised = (unit - mean) / std
+    return np.ascontiguousarray(normalised.transpose(2, 0, 1)[None])

@@ -1,0 +1,132 @@
+"""Run one variant in its own runtime, on one provider: parity first, then latency."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from vitexport import bench, parity
+from vitexport.bundle import read_golden
+from vitexport.contract import Bundle, FileEntry, Measurement, Parity, Result, Size, Target
+from vitexport.errors import RuntimeUnavailable
+from vitexport.preprocess import preprocess
+from vitexport.progress import step
+
+if TYPE_CHECKING:
+    from vitexport.contract import SourceModel, Tensor, Tensors
+
+#: On an adapter that emulates a GPU an inference takes seconds, so parity is judged on this many photos and the noise.
+PHOTOS_ON_SOFTWARE = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """An input (N, 3, H, W) and what PyTorch answers to it. Photos, one by one, are what contrast is judged on."""
+
+    name: str
+    kind: Literal["photo", "noise", "batch"]
+    pixel_values: Tensor
+    reference: Tensors
+
+
+@dataclass(frozen=True, eq=False)
+class Proof:
+    """A result, and the answers it was judged on, one for each case that was run."""
+
+    result: Result
+    answers: Sequence[Tensors] = ()
+
+
+def cases(source: SourceModel, *, second_batch: bool) -> tuple[Case, ...]:
+    """One case per probe, in order; ``second_batch`` adds the first two photos as one batch of two."""
+    made = [_case(source, p.name, p.kind, preprocess(p.image, source.preprocessing)) for p in source.probes]
+    if second_batch:
+        made.append(_case(source, "batch of 2", "batch", np.concatenate([c.pixel_values for c in made[:2]])))
+    return tuple(made)
+
+
+def golden_cases(bundle: Bundle) -> tuple[Case, ...]:
+    """The exam that a bundle carries: PyTorch's answers at export, so that no PyTorch is needed now."""
+    return tuple(Case(name, "photo", value, reference) for name, value, reference in read_golden(bundle))
+
+
+def prove(target: Target, bundle: Bundle, precision: str, provider: str, cases: tuple[Case, ...]) -> Proof:
+    """Parity on ``cases``, then latency, in one session of the artifact's own runtime."""
+    blank = _blank(target, bundle, precision, provider)
+    where = f"{target.traits.name} {precision} on {provider}"
+    try:
+        with target.open(bundle, precision, provider) as session:
+            with step("parity", where):
+                asked = _affordable(cases) if session.device.software else cases
+                runs = [session.run(case.pixel_values) for case in asked]
+                judged = parity.verify(
+                    bundle.manifest.outputs,
+                    [case.reference for case in asked],
+                    [run.outputs for run in runs],
+                    bundle.variant(precision).tolerance,
+                    [case.name for case in asked],
+                    parity.contrast(bundle.manifest.outputs, [c.reference for c in asked if c.kind == "photo"]),
+                )
+            result = replace(blank, parity=judged, placement=session.placement)
+            if judged.verdict == "failed":
+                latency = Measurement("not run", reason="parity failed")
+            else:
+                with step("bench", where):
+                    single = [r for r, case in zip(runs, asked, strict=True) if case.kind != "batch"]
+                    latency = bench.measure(session, cases[0].pixel_values, single)
+            return Proof(replace(result, latency=latency), [run.outputs for run in runs])
+    except RuntimeUnavailable as reason:
+        return Proof(not_run(blank, str(reason)))
+
+
+def time_only(target: Target, bundle: Bundle, precision: str, provider: str) -> Result:
+    """Latency alone, on the first golden input."""
+    blank = _blank(target, bundle, precision, provider)
+    _, pixel_values, _ = read_golden(bundle)[0]
+    try:
+        with (
+            target.open(bundle, precision, provider) as session,
+            step("bench", f"{target.traits.name} {precision} on {provider}"),
+        ):
+            latency = bench.measure(session, pixel_values)
+            unproven = Parity("not run", reason="bench measures latency; vitexport check proves parity")
+            return replace(blank, parity=unproven, latency=latency, placement=session.placement)
+    except RuntimeUnavailable as reason:
+        return not_run(blank, str(reason))
+
+
+def not_run(blank: Result, reason: str) -> Result:
+    return replace(blank, parity=Parity("not run", reason=reason), latency=Measurement("not run", reason=reason))
+
+
+def _blank(target: Target, bundle: Bundle, precision: str, provider: str) -> Result:
+    manifest = bundle.manifest
+    known = {f.path: f for f in manifest.files}
+    files = tuple(
+        FileEntry(f"{target.traits.name}/{path}", known[path].bytes, known[path].sha256)
+        for path in bundle.variant(precision).files
+    )
+    _, _, height, width = manifest.input_shape
+    unknown = "not run yet"
+    return Result(
+        manifest.model,
+        target.traits.name,
+        precision,
+        provider,
+        Size(height, width),
+        files,
+        Parity("not run", reason=unknown),
+        Measurement("not run", reason=unknown),
+    )
+
+
+def _affordable(cases: tuple[Case, ...]) -> tuple[Case, ...]:
+    photos = [case for case in cases if case.kind == "photo"][:PHOTOS_ON_SOFTWARE]
+    return tuple(case for case in cases if case.kind != "photo" or case in photos)
+
+
+def _case(source: SourceModel, name: str, kind: Literal["photo", "noise", "batch"], pixel_values: Tensor) -> Case:
+    return Case(name, kind, pixel_values, source.forward(pixel_values))

@@ -1,0 +1,67 @@
+"""Find what a target needs, or say in one sentence what is missing and how to get it. Nothing is installed here."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from vitexport.contract import Need
+from vitexport.errors import MissingToolchain
+
+CHROMIUM_VARIABLE = "VITEXPORT_CHROMIUM"
+NODE_MODULES_VARIABLE = "VITEXPORT_NODE_MODULES"
+
+_CHROMIUM_COMMANDS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge")
+_CHROMIUM_APPS = (
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
+)
+
+
+def find(need: Need) -> Path:
+    """Where ``need`` is. Raises ``MissingToolchain`` with the command that brings it."""
+    found = {"python": _python_package, "npm": _npm_package, "browser": _chromium}[need.kind](need)
+    if found is None:
+        raise MissingToolchain(f"'{need.name}' is not installed. {need.install}")
+    return found
+
+
+def npm_package(name: str, install: str) -> tuple[Path, str]:
+    """Folder and version of an npm package."""
+    folder = find(Need("npm", name, install))
+    return folder, str(json.loads((folder / "package.json").read_text())["version"])
+
+
+def _python_package(need: Need) -> Path | None:
+    spec = importlib.util.find_spec(need.name)
+    return Path(spec.origin) if spec is not None and spec.origin else None
+
+
+def _npm_package(need: Need) -> Path | None:
+    name = need.name.rpartition("@")[0] or need.name  # "pkg@1.2.3" pins; the pin is checked by its user
+    return next((d / name for d in _node_modules() if (d / name / "package.json").is_file()), None)
+
+
+def _node_modules() -> Iterator[Path]:
+    """The folder named by the environment, those above the working directory, and the source checkout's own."""
+    if named := os.environ.get(NODE_MODULES_VARIABLE):
+        yield Path(named)
+        return
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        yield folder / "node_modules"
+        yield folder / "web-demo" / "node_modules"
+    yield Path(__file__).parents[2] / "web-demo" / "node_modules"
+
+
+def _chromium(need: Need) -> Path | None:
+    if named := os.environ.get(CHROMIUM_VARIABLE):
+        return Path(named) if os.access(named, os.X_OK) else None
+    on_path = (shutil.which(command) for command in _CHROMIUM_COMMANDS)
+    apps = (app for app in _CHROMIUM_APPS if os.access(app, os.X_OK))
+    found = next((p for p in (*on_path, *apps) if p), None)
+    return Path(found) if found else None

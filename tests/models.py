@@ -1,0 +1,81 @@
+"""Small networks for the tests, used through ``--model tests/models.py:NAME`` as a user's own would be."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from vitexport import Network, Preprocessing, Size
+
+
+class Tiny(nn.Module):
+    """A patch embedding, a mean and a head: 0.1 ms, and everything an export touches."""
+
+    def __init__(self, size: int = 32, classes: int = 5) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.patches = nn.Conv2d(3, 16, 8, stride=8)
+        self.norm = nn.LayerNorm(16)
+        self.head = nn.Linear(16 * (size // 8) ** 2, classes)
+        for parameter in self.parameters():
+            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.5
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        tokens = self.norm(self.patches(pixel_values).flatten(2).transpose(1, 2))
+        return self.head(torch.nn.functional.gelu(tokens).flatten(1))
+
+
+def tiny() -> Network:
+    return Network(
+        Tiny(),
+        Preprocessing(Size(32, 32), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic", "crop", Size(36, 36)),
+        task="classify",
+        output_name="logits",
+        meaning="logits",
+        labels=("cat", "coffee", "person", "rocket", "other"),
+        origin="tests/models.py",
+        licence="Apache-2.0",
+    )
+
+
+class TinyMask(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 1, 3, padding=1)
+        self.conv.weight.data = torch.randn((1, 3, 3, 3), generator=torch.Generator().manual_seed(1))
+        self.conv.bias.data = torch.zeros(1)
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(8 * self.conv(pixel_values))
+
+
+def tiny_mask() -> Network:
+    how = Preprocessing(Size(24, 32))
+    return Network(TinyMask(), how, task="segment", output_name="mask", meaning="mask", labels=("person",))
+
+
+class Deaf(nn.Module):
+    """Answers the same to everything: parity on it would prove nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.arange(5.0))
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        return pixel_values.mean((1, 2, 3))[:, None] * 1e-6 + self.bias
+
+
+def deaf() -> Network:
+    return Network(Deaf(), Preprocessing(Size(32, 32)), task="classify", output_name="logits", meaning="logits")
+
+
+def untraceable() -> nn.Module:
+    class Branch(nn.Module):
+        def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+            return pixel_values if float(pixel_values.sum()) > 0 else -pixel_values
+
+    return Branch()
+
+
+def not_a_module() -> int:
+    return 42
