@@ -1,0 +1,5 @@
+"""``python -m vitexport``."""
+
+from vitexport.cli import main
+
+main()
