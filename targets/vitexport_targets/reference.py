@@ -1,0 +1,93 @@
+"""PyTorch itself as a target: the captured program, saved, read back and run. What the core's tests run on."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from vitexport.bench import cpu_name
+from vitexport.contract import (
+    Artifact,
+    Bundle,
+    Device,
+    ExportRequest,
+    Placement,
+    Precision,
+    Run,
+    Session,
+    SourceModel,
+    Traits,
+    Variant,
+)
+from vitexport.errors import BadRequest
+from vitexport.progress import step
+
+if TYPE_CHECKING:
+    from vitexport.contract import Tensor
+
+_FILE = "model.pt2"
+
+
+@dataclass(eq=False)
+class _Session:
+    device: Device
+    load_ms: float
+    _module: Any
+    _outputs: tuple[str, ...]
+    placement: Placement | None = None
+
+    def run(self, pixel_values: Tensor) -> Run:
+        import torch
+
+        with torch.no_grad():
+            start = time.perf_counter()
+            values = self._module(torch.from_numpy(pixel_values.copy()))
+            ms = (time.perf_counter() - start) * 1000
+        tensors = values if isinstance(values, tuple) else (values,)
+        return Run({n: t.numpy() for n, t in zip(self._outputs, tensors, strict=True)}, ms)
+
+    def __enter__(self) -> _Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._module = None
+
+
+class Reference:
+    traits = Traits(
+        name="reference",
+        summary="PyTorch's own exported program (.pt2), for comparison and for tests",
+        precisions=(
+            Precision("fp32", 1e-5, "the same kernels on the same machine: rounding order at most", default=True),
+        ),
+        providers=("cpu",),
+        options=("dynamic",),
+    )
+
+    def lower(self, source: SourceModel, request: ExportRequest, into: Path) -> Artifact:
+        import torch
+
+        with step("lower", self.traits.name):
+            torch.export.save(source.program, into / _FILE)
+        tolerance = self.traits.precision("fp32").tolerance
+        return Artifact((Variant("fp32", (_FILE,), tolerance),), {"torch": version("torch")})
+
+    def open(self, bundle: Bundle, precision: str, provider: str, taps: tuple[str, ...] = ()) -> Session:
+        import torch
+
+        if taps:
+            raise BadRequest("The reference target has no intermediates by name: ask the module itself.")
+        start = time.perf_counter()
+        module = torch.export.load(bundle.path(_FILE)).module()
+        load_ms = (time.perf_counter() - start) * 1000
+        device = Device(cpu_name(), f"torch {torch.__version__}", provider)
+        return _Session(device, load_ms, module, tuple(o.name for o in bundle.manifest.outputs))
+
+
+TARGET = Reference()
