@@ -1,0 +1,62 @@
+# Everything a fresh machine needs is set up by the targets themselves; the second time they only check stamps.
+#
+#   make export     the main job: selfie segmentation to onnx and webgpu, proven on a photo
+#   make test       what CI runs
+#   make test-all   the slow matrices too
+#   make bench      export time, memory and latency beside Optimum, as ratios
+#   make lint       ruff, mypy --strict, tsc
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+OUT    ?= build/selfie
+
+.DELETE_ON_ERROR:
+.PHONY: setup export test test-all bench lint format generate clean
+
+setup: $(VENV)/.installed web-demo/node_modules/.installed $(VENV)/.browser
+
+# The stamps are files, so that what is set up is not set up again until what it depends on has changed.
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "vitexport needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1). Run: make PYTHON=python3.12 ..."; exit 3; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[webgpu,hub,dev]'
+	@touch $@
+
+web-demo/node_modules/.installed: web-demo/package-lock.json
+	@node -e 'process.exit(+(parseInt(process.versions.node) < 20))' || { echo "vitexport needs Node 20 or newer: install it and run make again."; exit 3; }
+	npm ci --prefix web-demo --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+$(VENV)/.browser: .ci/chromium | $(VENV)/.installed
+	.ci/chromium
+	@touch $@
+
+export: setup
+	$(BIN)/vitexport --model selfie --target onnx --target webgpu --precision fp32 --precision fp16 --out $(OUT) --force
+
+test: setup
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-all: setup
+	$(BIN)/python -m pytest
+
+bench: setup
+	$(BIN)/python tests/bench_export.py
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	npm run --silent check --prefix web-demo
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The manifest's JSON Schema and TypeScript type, from the Python dataclass; a test compares.
+generate: setup
+	$(BIN)/python -m vitexport_targets.webgpu.generate_types
+
+clean:
+	rm -rf build exports .mypy_cache .ruff_cache .pytest_cache
