@@ -6,15 +6,26 @@ import numpy as np
 import pytest
 
 from vitexport import parity
-from vitexport.contract import OutputSpec
+from vitexport.contract import Metric, OutputSpec, Parity, Variant
 
 LOGITS = OutputSpec("logits", "logits", (1, 10))
 MASK = OutputSpec("mask", "mask", (1, 1, 8, 8))
 RNG = np.random.default_rng(0)
 
 
-def judge(output: OutputSpec, reference: np.ndarray, answer: np.ndarray, tolerance: float = 1e-4, spread: float = 1.0):
-    return parity.verify((output,), [{output.name: reference}], [{output.name: answer}], tolerance, ["photo"], spread)
+FP32 = Variant("fp32", ("model",), 1e-4)
+
+
+def judge(
+    output: OutputSpec,
+    reference: np.ndarray,
+    answer: np.ndarray,
+    tolerance: float = 1e-4,
+    spread: float = 1.0,
+    metric: Metric = "drift",
+) -> Parity:
+    variant = Variant("fp32", ("model",), tolerance, metric=metric)
+    return parity.verify((output,), [{output.name: reference}], [{output.name: answer}], variant, ["photo"], spread)
 
 
 def logits() -> np.ndarray:
@@ -47,7 +58,7 @@ def test_nan_in_the_first_image_is_not_forgotten_by_the_second():
     reference = logits()
     poisoned = np.full_like(reference, np.nan)
     verdict = parity.verify(
-        (LOGITS,), [{"logits": reference}] * 2, [{"logits": poisoned}, {"logits": reference}], 1e-4, ["a", "b"], 1.0
+        (LOGITS,), [{"logits": reference}] * 2, [{"logits": poisoned}, {"logits": reference}], FP32, ["a", "b"], 1.0
     )
     assert verdict.verdict == "failed"
     assert np.isnan(verdict.drift)
@@ -63,7 +74,7 @@ def test_nan_in_the_first_image_is_not_forgotten_by_the_second():
     ],
 )
 def test_wrong_name_shape_or_dtype_is_said(answer: dict[str, np.ndarray], sentence: str):
-    verdict = parity.verify((LOGITS,), [{"logits": logits()}], [answer], 1e-4, ["photo"], 1.0)
+    verdict = parity.verify((LOGITS,), [{"logits": logits()}], [answer], FP32, ["photo"], 1.0)
     assert (verdict.verdict, verdict.reason) == ("failed", f"photo: {sentence}")
 
 
@@ -121,3 +132,19 @@ def test_segmentation_agreement_is_the_mean_iou_of_the_classes_present():
 
 def test_drift_against_a_zero_reference_is_the_largest_answer():
     assert parity.drift(np.array([0.0, 3.0]), np.zeros(2)) == 3.0
+
+
+def test_noise_forgives_one_pixel_on_a_masks_edge_and_drift_does_not():
+    reference = np.zeros((1, 1, 64, 64), np.float32)
+    reference[..., :32] = 1.0
+    answer = reference.copy()
+    answer[0, 0, 0, 31] = 0.75
+    assert judge(MASK, reference, answer, tolerance=5e-3, metric="noise").verdict == "passed"
+    assert judge(MASK, reference, answer, tolerance=5e-3).verdict == "failed"
+    assert parity.noise(judge(MASK, reference, answer).snr_db) == pytest.approx(0.25 / 64)
+
+
+def test_noise_fails_on_nan_and_on_a_lost_scale_factor():
+    reference = logits()
+    for answer in (reference * np.float32(1.01), np.full_like(reference, np.nan)):
+        assert judge(LOGITS, reference, answer, tolerance=5e-3, metric="noise").verdict == "failed"

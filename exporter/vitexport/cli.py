@@ -225,7 +225,9 @@ def _targets(arguments: list[str]) -> int:
         print(f"{name:<12} {traits.summary}")
         for precision in traits.precisions:
             default = " (default)" if precision.default else ""
-            print(f"{'':<12}   {precision.name}{default}: drift <= {precision.tolerance:g}; {precision.because}")
+            print(
+                f"{'':<12}   {precision.name}{default}: {precision.metric} <= {precision.tolerance:g}; {precision.because}"
+            )
         print(f"{'':<12}   proven on: {', '.join(traits.providers)}")
         for need in traits.needs:
             try:

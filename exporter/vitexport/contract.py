@@ -34,6 +34,11 @@ Task = Literal["classify", "features", "segment"]
 #: foreground in 0..1 · ``segmentation`` (N, classes, H, W), scores.
 Meaning = Literal["logits", "features", "mask", "segmentation"]
 
+#: How an artifact is held to PyTorch. ``drift``: max|a-b| / max|b|, for precisions that only round differently.
+#: ``noise``: rms(a-b) / rms(b), for precisions that lose bits, where one pixel on a mask's edge may flip and the mask
+#: still be right. A mask's scale is its range, 1. See :mod:`vitexport.parity`.
+Metric = Literal["drift", "noise"]
+
 INPUT_NAME = "pixel_values"  # what Optimum and transformers.js feed
 
 
@@ -186,9 +191,10 @@ class Variant:
     precision: str
     files: tuple[str, ...]
     tolerance: float
-    """Largest drift from PyTorch that passes; see :func:`vitexport.parity.drift`."""
+    """The largest ``metric`` that passes."""
     requires: tuple[str, ...] = ()
     """Device features without which it cannot run, such as ``shader-f16``."""
+    metric: Metric = "drift"
 
 
 @dataclass(frozen=True)
@@ -280,8 +286,10 @@ class Parity:
     drift: float | None = None
     """max|a-b| / max|b|; for a mask, whose range is 0..1, max|a-b|."""
     tolerance: float | None = None
+    """Of ``metric``, which decides."""
+    metric: Metric = "drift"
     snr_db: float | None = None
-    """10 log10(power of b / power of a-b), at most 200 (bit-identical)."""
+    """-20 log10(noise), at most 200 (bit-identical)."""
     cosine: float | None = None
     agreement: float | None = None
     """Share of images with the same top-1 (logits), or mean IoU with PyTorch's mask (mask, segmentation)."""
@@ -374,11 +382,12 @@ class Report:
 
 @dataclass(frozen=True)
 class Precision:
-    """A precision that a target offers. ``tolerance`` is a drift; ``because`` says where the number comes from."""
+    """A precision that a target offers. ``because`` says where the tolerance's number comes from."""
 
     name: str
     tolerance: float
     because: str
+    metric: Metric = "drift"
     default: bool = False
 
 

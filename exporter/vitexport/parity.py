@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vitexport.contract import Meaning, OutputSpec, Parity, Verdict
+from vitexport.contract import Meaning, Metric, OutputSpec, Parity, Variant
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,16 +44,20 @@ def drift(a: NDArray[np.floating], b: NDArray[np.floating], meaning: Meaning = "
     return float(np.max(np.abs(a64 - b64))) / (scale or 1.0)
 
 
-def snr_db(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
-    """10 log10(sum b^2 / sum (a-b)^2), at most ``SNR_CEILING_DB``; NaN propagates."""
+def snr_db(a: NDArray[np.floating], b: NDArray[np.floating], meaning: Meaning = "logits") -> float:
+    """-20 log10(rms(a-b) / rms(b)), for a mask -20 log10(rms(a-b)), at most ``SNR_CEILING_DB``; NaN propagates."""
     a64, b64 = a.astype(np.float64), b.astype(np.float64)
-    noise, signal = float(np.sum((a64 - b64) ** 2)), float(np.sum(b64**2))
+    noise = float(np.mean((a64 - b64) ** 2))
+    signal = 1.0 if meaning == "mask" else float(np.mean(b64**2))
     if noise == 0.0:
         return SNR_CEILING_DB
-    if signal == 0.0:
-        return float("-inf") if np.isfinite(noise) else float("nan")
-    with np.errstate(divide="ignore"):  # infinite noise is an SNR of minus infinity
-        return float(np.minimum(10.0 * np.log10(signal / noise), SNR_CEILING_DB))
+    with np.errstate(divide="ignore"):  # infinite noise, or none of the signal: minus infinity
+        return float(np.minimum(10.0 * np.log10(np.float64(signal) / noise), SNR_CEILING_DB))
+
+
+def noise(snr: float) -> float:
+    """rms(a-b) / rms(b) of an SNR in dB."""
+    return float(10.0 ** (-np.float64(snr) / 20.0))
 
 
 def cosine(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
@@ -91,41 +95,46 @@ def agreement(a: NDArray[np.floating], b: NDArray[np.floating], output: OutputSp
 class _Comparison:
     """One image, one output."""
 
+    image: str
+    output: str
     drift: float
     snr_db: float
     cosine: float
     agreement: float | None
+
+    def off(self, metric: Metric) -> float:
+        return self.drift if metric == "drift" else noise(self.snr_db)
 
 
 def verify(
     outputs: tuple[OutputSpec, ...],
     references: Sequence[Tensors],
     answers: Sequence[Tensors],
-    tolerance: float,
+    variant: Variant,
     images: Sequence[str],
     spread: float,
 ) -> Parity:
     """Judge an artifact's ``answers`` against PyTorch's ``references``, one mapping of outputs per image.
 
-    Passes where every output has the right name, shape and dtype, is finite, and drifts at most ``tolerance``; masks
-    must also overlap with IoU above 0.99. ``images`` names the pictures, for the reason of a failure; ``spread`` is
+    Passes where every output has the right name, shape and dtype, is finite, and stays within the variant's tolerance;
+    masks must also overlap with IoU above 0.99. ``images`` names the pictures, for the reason of a failure; ``spread`` is
     PyTorch's own :func:`contrast` between photos.
     """
-    compared: list[tuple[str, str, _Comparison]] = []
+    compared: list[_Comparison] = []
     for name, reference, answer in zip(images, references, answers, strict=True):
         for output in outputs:
             if problem := _malformed(output.name, answer, reference):
-                return Parity("failed", tolerance=tolerance, images=len(images), reason=f"{name}: {problem}")
-            compared.append((name, output.name, _compare(answer[output.name], reference[output.name], output)))
-    worst = max(compared, key=lambda c: np.nan_to_num(c[2].drift, nan=np.inf))
-    agreements = [c.agreement for _, _, c in compared if c.agreement is not None]
-    verdict, reason = _judge(outputs, worst, agreements, tolerance, spread)
+                return Parity("failed", images=len(images), reason=f"{name}: {problem}")
+            compared.append(_compare(name, answer[output.name], reference[output.name], output))
+    agreements = [c.agreement for c in compared if c.agreement is not None]
+    reason = _fault(outputs, compared, variant) or _ill_posed(spread, variant.tolerance)
     return Parity(
-        verdict,
-        drift=worst[2].drift,
-        tolerance=tolerance,
-        snr_db=_worst(np.min, [c.snr_db for _, _, c in compared]),
-        cosine=_worst(np.min, [c.cosine for _, _, c in compared]),
+        "failed" if reason else "passed",
+        drift=_worst(np.max, [c.drift for c in compared]),
+        tolerance=variant.tolerance,
+        metric=variant.metric,
+        snr_db=_worst(np.min, [c.snr_db for c in compared]),
+        cosine=_worst(np.min, [c.cosine for c in compared]),
         agreement=float(np.mean(agreements)) if agreements else None,
         images=len(images),
         contrast=spread,
@@ -155,26 +164,32 @@ def _malformed(name: str, answer: Tensors, reference: Tensors) -> str:
     return ""
 
 
-def _compare(a: NDArray[np.floating], b: NDArray[np.floating], output: OutputSpec) -> _Comparison:
-    return _Comparison(drift(a, b, output.meaning), snr_db(a, b), cosine(a, b), agreement(a, b, output))
+def _compare(image: str, a: NDArray[np.floating], b: NDArray[np.floating], output: OutputSpec) -> _Comparison:
+    meaning = output.meaning
+    return _Comparison(
+        image, output.name, drift(a, b, meaning), snr_db(a, b, meaning), cosine(a, b), agreement(a, b, output)
+    )
 
 
-def _judge(
-    outputs: tuple[OutputSpec, ...],
-    worst: tuple[str, str, _Comparison],
-    agreements: list[float],
-    tolerance: float,
-    spread: float,
-) -> tuple[Verdict, str]:
-    image, output, comparison = worst
-    if not comparison.drift <= tolerance:  # NaN compares false, and must fail
-        return "failed", f"output '{output}' drifts {comparison.drift:.3g} on {image}; at most {tolerance:g} passes."
-    if any(o.meaning == "mask" for o in outputs) and min(agreements) <= MASK_IOU_FLOOR:
-        return "failed", f"mask IoU with PyTorch is {min(agreements):.4f}; more than {MASK_IOU_FLOOR} passes."
-    needed = CONTRAST_IN_TOLERANCES * tolerance
-    if not spread >= needed:
-        return "failed", (
-            f"ill-posed: PyTorch's own answers to two photos differ by {spread:.3g}, under {CONTRAST_IN_TOLERANCES:g} "
-            f"tolerances ({needed:.3g}), so agreement proves nothing. Use trained weights or other --images."
+def _fault(outputs: tuple[OutputSpec, ...], compared: list[_Comparison], variant: Variant) -> str:
+    """Why the answers do not pass; empty where they do."""
+    metric, tolerance = variant.metric, variant.tolerance
+    worst = max(compared, key=lambda c: np.nan_to_num(c.off(metric), nan=np.inf))
+    if not worst.off(metric) <= tolerance:  # NaN compares false, and must fail
+        return (
+            f"{metric} of output '{worst.output}' on {worst.image} is {worst.off(metric):.3g}; "
+            f"at most {tolerance:.3g} passes."
         )
-    return "passed", ""
+    masks = {o.name for o in outputs if o.meaning == "mask"}
+    least = min((c.agreement for c in compared if c.output in masks and c.agreement is not None), default=1.0)
+    return "" if least > MASK_IOU_FLOOR else f"mask IoU with PyTorch is {least:.4f}; more than {MASK_IOU_FLOOR} passes."
+
+
+def _ill_posed(spread: float, tolerance: float) -> str:
+    needed = CONTRAST_IN_TOLERANCES * tolerance
+    if spread >= needed:
+        return ""
+    return (
+        f"ill-posed: PyTorch's own answers to two photos differ by {spread:.3g}, under {CONTRAST_IN_TOLERANCES:g} "
+        f"tolerances ({needed:.3g}), so agreement proves nothing. Use trained weights or other --images."
+    )

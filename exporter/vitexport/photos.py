@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image as PILImage
-from PIL import UnidentifiedImageError
+from PIL import ImageOps, UnidentifiedImageError
 
 from vitexport.contract import Probe
 from vitexport.errors import BadRequest
@@ -58,7 +58,7 @@ def _read(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     """RGB uint8, the longer side at most ``LONGEST_SIDE``."""
     try:
         with PILImage.open(path) as opened:
-            picture = opened.convert("RGB")
+            picture = ImageOps.exif_transpose(opened).convert("RGB")  # upright, as browsers show it
     except (UnidentifiedImageError, OSError, PILImage.DecompressionBombError) as error:
         raise BadRequest(f"'{path}' cannot be read as an image ({error}). Remove or replace it.") from error
     picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE), PILImage.Resampling.LANCZOS)

@@ -23,15 +23,17 @@ _FILTERS = {
 def resized_size(photo: Size, how: Preprocessing) -> Size:
     """The size a photo is resized to before the crop.
 
-    ``crop`` keeps the aspect ratio: the side that is relatively shorter gets its target length, the other is
-    truncated to an integer, as torchvision's and transformers' shortest-edge resize both do.
+    ``crop`` keeps the aspect ratio: the side that is relatively shorter gets its target length, and the other is
+    truncated to an integer where the target is square, as torchvision's and transformers' shortest-edge resize do, and
+    rounded where it is not, as timm's ``ResizeKeepRatio`` does.
     """
     if how.fit == "squash":
         return how.size
     cover = how.resize or how.size
+    whole = int if cover.height == cover.width else round
     if cover.height * photo.width >= cover.width * photo.height:
-        return Size(cover.height, max(cover.width, int(cover.height * photo.width / photo.height)))
-    return Size(max(cover.height, int(cover.width * photo.height / photo.width)), cover.width)
+        return Size(cover.height, max(cover.width, whole(cover.height * photo.width / photo.height)))
+    return Size(max(cover.height, whole(cover.width * photo.height / photo.width)), cover.width)
 
 
 def crop_origin(resized: Size, how: Preprocessing) -> tuple[int, int]:

@@ -66,7 +66,7 @@ def prove(target: Target, bundle: Bundle, precision: str, provider: str, cases: 
                     bundle.manifest.outputs,
                     [case.reference for case in asked],
                     [run.outputs for run in runs],
-                    bundle.variant(precision).tolerance,
+                    bundle.variant(precision),
                     [case.name for case in asked],
                     parity.contrast(bundle.manifest.outputs, [c.reference for c in asked if c.kind == "photo"]),
                 )

@@ -33,7 +33,7 @@ def find(need: Need) -> Path:
 def npm_package(name: str, install: str) -> tuple[Path, str]:
     """Folder and version of an npm package."""
     folder = find(Need("npm", name, install))
-    return folder, str(json.loads((folder / "package.json").read_text())["version"])
+    return folder, _version(folder)
 
 
 def _python_package(need: Need) -> Path | None:
@@ -42,8 +42,14 @@ def _python_package(need: Need) -> Path | None:
 
 
 def _npm_package(need: Need) -> Path | None:
-    name = need.name.rpartition("@")[0] or need.name  # "pkg@1.2.3" pins; the pin is checked by its user
-    return next((d / name for d in _node_modules() if (d / name / "package.json").is_file()), None)
+    """``name`` or ``name@version``, which must match exactly."""
+    name, _, pin = need.name.rpartition("@") if "@" in need.name[1:] else (need.name, "", "")
+    folders = (d / name for d in _node_modules() if (d / name / "package.json").is_file())
+    return next((f for f in folders if pin in ("", _version(f))), None)
+
+
+def _version(package: Path) -> str:
+    return str(json.loads((package / "package.json").read_text(encoding="utf-8"))["version"])
 
 
 def _node_modules() -> Iterator[Path]:

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,13 @@ from vitexport.contract import (
     Artifact,
     Bundle,
     ExportRequest,
-    Precision,
     Preprocessing,
     Session,
     SourceModel,
     Traits,
     Variant,
 )
+from vitexport_targets._onnx_graph import FP16, FP32
 
 #: transformers.js names files by precision: https://huggingface.co/docs/transformers.js/guides/dtypes
 _FILES = {"fp32": "onnx/model.onnx", "fp16": "onnx/model_fp16.onnx"}
@@ -34,20 +35,7 @@ class Onnx:
     traits = Traits(
         name="onnx",
         summary="one self-contained .onnx, laid out for ONNX Runtime, Optimum and transformers.js",
-        precisions=(
-            Precision(
-                "fp32",
-                1e-4,
-                "about 1,000 float32 roundings (2^-24 each) adding up in the same direction; measured: 1e-6",
-                default=True,
-            ),
-            Precision(
-                "fp16",
-                5e-3,
-                "about 100 float16 roundings (2^-11 each) in series, two per residual branch of 24, adding as a random "
-                "walk: sqrt(100) x 4.9e-4",
-            ),
-        ),
+        precisions=(replace(FP32, default=True), FP16),
         providers=("cpu",),
         options=("dynamic", "max_file_bytes"),
     )
@@ -63,7 +51,8 @@ class Onnx:
             path = into / _FILES[precision]
             names = _onnx_graph.save(graph, path, request.max_file_bytes)
             files = tuple(f"onnx/{name}" for name in names)
-            variants.append(Variant(precision, files, self.traits.precision(precision).tolerance))
+            held = self.traits.precision(precision)
+            variants.append(Variant(precision, files, held.tolerance, metric=held.metric))
         _write_json(into / "config.json", _config(source))
         _write_json(into / "preprocessor_config.json", _preprocessor_config(source.preprocessing))
         return Artifact(tuple(variants), _onnx_graph.toolchain())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
+from io import BytesIO
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -74,7 +75,9 @@ class Reference:
         import torch
 
         with step("lower", self.traits.name):
-            torch.export.save(source.program, into / _FILE)
+            stored = BytesIO()  # torch's own file writer aborts the process where the disk is full
+            torch.export.save(source.program, stored)
+            (into / _FILE).write_bytes(stored.getvalue())
         tolerance = self.traits.precision("fp32").tolerance
         return Artifact((Variant("fp32", (_FILE,), tolerance),), {"torch": version("torch")})
 

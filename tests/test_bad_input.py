@@ -1,0 +1,179 @@
+"""Every bad input ends in one clear sentence and its documented exit code, and leaves nothing half written."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TESTS, TINY, Command
+
+REFERENCE = ("--target", "reference")
+
+
+def expect(done: subprocess.CompletedProcess[str], code: int, *said: str) -> None:
+    """The exit code, and one line of error that says all of ``said`` and is no traceback."""
+    lines = [line for line in done.stderr.splitlines() if line.startswith("vitexport: ")]
+    assert done.returncode == code, done.stderr
+    assert len(lines) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    for words in said:
+        assert words in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--model", "vit_smal"), ("Unknown model 'vit_smal'.", "Did you mean 'vit_small'?")),
+        (("--model", TINY, "--target", "webgp"), ("Unknown target 'webgp'.", "Did you mean 'webgpu'?")),
+        (("--model", TINY, *REFERENCE, "--precision", "fp31"), ("no precision 'fp31'.", "It offers: fp32.")),
+        (("--model", TINY, "--size", "0"), ("'0' is not a size.", "such as 144x256")),
+        (("--model", TINY, "--size", "1x2x3"), ("'1x2x3' is not a size.",)),
+        (
+            ("--model", "vit_tiny", "--weights", "random", "--size", "250", *REFERENCE),
+            ("Image size 250 is not a multiple of vit_tiny's patch size 16. Try 240 or 256.",),
+        ),
+        (("--target", "onnx"), ("--model is missing.",)),
+        (("--model", TINY, "--tsak", "classify"), ("Unrecognized arguments: --tsak", "See vitexport --help")),
+        (("--model", TINY, "--task", "clasify"), ("invalid choice: 'clasify'",)),
+        (("--model", TINY, *REFERENCE, "--max-file", "1MiB"), ("cannot honour --max-file",)),
+        (("--model", TINY, "--max-file", "lots"), ("--max-file 'lots' is not a size.",)),
+        (("--model", "absent.py:make", *REFERENCE), ("There is no file 'absent.py'.",)),
+        (("--model", f"{TESTS / 'models.py'}:absent", *REFERENCE), ("'absent'",)),
+        (("--model", f"{TESTS / 'models.py'}:not_a_module", *REFERENCE), ("not_a_module",)),
+        (("chek", "somewhere"), ("Unknown command 'chek'.", "Did you mean 'check'?")),
+        (("check", "absent"), ("'absent' is not a folder.",)),
+        (("bench", "."), ("holds no bundle",)),
+    ],
+)
+def test_an_impossible_request_is_refused_with_2(vitexport: Command, tmp_path: Path, arguments, said):
+    expect(vitexport(*arguments), 2, *said)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_out_that_is_not_empty_needs_force_and_keeps_what_is_not_ours(vitexport: Command, tmp_path: Path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("years of work")
+    expect(vitexport("--model", TINY, *REFERENCE, "--out", "out"), 2, "is not empty. Add --force")
+    expect(vitexport("--model", TINY, *REFERENCE, "--out", "out", "--force"), 2, "was not written by vitexport")
+    assert (tmp_path / "out" / "thesis.tex").read_text() == "years of work"
+
+
+def test_out_that_cannot_be_written_is_refused(vitexport: Command):
+    expect(vitexport("--model", TINY, *REFERENCE, "--out", "/proc/out"), 2, "cannot be written")
+
+
+def test_images_without_an_image_are_refused(vitexport: Command, tmp_path: Path):
+    photos = tmp_path / "photos"
+    expect(vitexport("--model", TINY, *REFERENCE, "--images", photos), 2, "is not a folder")
+    photos.mkdir()
+    (photos / "notes.txt").write_text("no picture")
+    expect(vitexport("--model", TINY, *REFERENCE, "--images", photos), 2, "holds no image")
+    (photos / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
+    (photos / "empty.jpg").write_bytes(b"")
+    expect(vitexport("--model", TINY, *REFERENCE, "--images", photos), 2, "broken.png", "cannot be read as an image")
+
+
+def test_truncated_weights_are_refused(vitexport: Command, tmp_path: Path):
+    whole = tmp_path / "whole.pth"
+    torch.save({"head.weight": torch.zeros(4, 4)}, whole)
+    (tmp_path / "half.pth").write_bytes(whole.read_bytes()[:200])
+    (tmp_path / "half.safetensors").write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{")
+    for name in ("half.pth", "half.safetensors", "absent.pth", "weights.zip"):
+        expect(vitexport("--model", TINY, *REFERENCE, "--weights", name), 2, name)
+
+
+class Malice:
+    def __reduce__(self):
+        return os.system, ("touch pwned",)
+
+
+def test_a_pickle_that_wants_to_run_code_does_not_run_it(vitexport: Command, tmp_path: Path):
+    (tmp_path / "evil.pth").write_bytes(pickle.dumps(Malice()))
+    torch.save({"head.weight": Malice()}, tmp_path / "zip.pth")
+    for name in ("evil.pth", "zip.pth"):
+        expect(vitexport("--model", TINY, *REFERENCE, "--weights", name), 2, name)
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_a_missing_browser_or_npm_package_is_3_before_any_work(vitexport: Command, tmp_path: Path):
+    no_browser = vitexport("--model", TINY, "--target", "webgpu", env={"VITEXPORT_CHROMIUM": "/nowhere/chromium"})
+    expect(no_browser, 3, "'chromium' is not installed.", "VITEXPORT_CHROMIUM")
+    no_npm = vitexport("--model", TINY, "--target", "webgpu", env={"VITEXPORT_NODE_MODULES": "/nowhere"})
+    expect(no_npm, 3, "'onnxruntime-web@1.30.0' is not installed.", "npm install onnxruntime-web")
+    no_selfie = vitexport("--model", "selfie", *REFERENCE, env={"VITEXPORT_NODE_MODULES": "/nowhere"})
+    expect(no_selfie, 3, "'@mediapipe/selfie_segmentation' is not installed.")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_module_that_torch_cannot_capture_is_4(vitexport: Command, tmp_path: Path):
+    done = vitexport("--model", f"{TESTS / 'models.py'}:untraceable", *REFERENCE, "--size", "32")
+    expect(done, 4, "torch.export cannot capture")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_ill_posed_parity_is_5_and_keeps_the_last_good_bundle(vitexport: Command, tmp_path: Path):
+    assert vitexport("--model", TINY, *REFERENCE, "--out", "out").returncode == 0
+    good = (tmp_path / "out" / "report.json").read_bytes()
+    done = vitexport("--model", f"{TESTS / 'models.py'}:deaf", *REFERENCE, "--out", "out", "--force")
+    assert done.returncode == 5
+    assert "ill-posed" in done.stdout
+    assert "out.failed" in done.stdout
+    assert (tmp_path / "out" / "report.json").read_bytes() == good
+
+
+def test_a_damaged_bundle_is_5(vitexport: Command, tmp_path: Path):
+    assert vitexport("--model", TINY, *REFERENCE, "--out", "out").returncode == 0
+    model = tmp_path / "out" / "reference" / "model.pt2"
+    model.write_bytes(model.read_bytes()[:-1])
+    expect(vitexport("check", "out"), 5, "'model.pt2' is not the file that was exported")
+    model.unlink()
+    expect(vitexport("check", "out"), 5, "'model.pt2' is missing")
+
+
+def test_a_full_disk_is_6_and_leaves_nothing(tmp_path: Path):
+    """A file-size limit stands in for the disk's end: the kernel refuses the write either way (EFBIG, ENOSPC)."""
+    limited = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096));"
+        "from vitexport.cli import main; main(sys.argv[1:])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", limited, "--model", TINY, "--target", "reference"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    expect(done, 6, "is full")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_an_interrupted_export_leaves_the_old_bundle_intact(
+    vitexport: Command, tmp_path: Path, number: signal.Signals, code: int
+):
+    assert vitexport("--model", TINY, *REFERENCE, "--out", "out").returncode == 0
+    before = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    running = subprocess.Popen(
+        [sys.executable, "-m", "vitexport", "--model", TINY, *REFERENCE, "--out", "out", "--force"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".out.staging-*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    running.send_signal(number)
+    _, stderr = running.communicate(timeout=60)
+    assert running.returncode == code, stderr
+    assert "Interrupted." in stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    assert {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()} == before

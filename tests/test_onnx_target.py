@@ -1,0 +1,149 @@
+"""The ONNX file is proven, the same every time, and opens unchanged where people will open it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from conftest import TESTS, TINY
+from PIL import Image
+
+from vitexport import ExportRequest, capture, export, models, photos, registry
+from vitexport.bundle import read_golden
+from vitexport.contract import Report, Result, SourceModel
+from vitexport.errors import BadRequest
+from vitexport.manifest import read_bundle
+from vitexport_targets import _onnx_graph
+
+PHOTOS = photos.probes(None)
+
+
+def only(report: Report) -> Result:
+    (result,) = report.results
+    return result
+
+
+@pytest.fixture(scope="module")
+def tiny() -> SourceModel:
+    return capture.capture(models.build(ExportRequest(model=TINY)), "tiny", PHOTOS)
+
+
+def test_identical_input_gives_an_identical_file(tmp_path: Path):
+    request = ExportRequest(model=TINY, targets=("onnx",), precisions=("fp32", "fp16"))
+    first = export(replace(request, out=str(tmp_path / "a")))
+    second = export(replace(request, out=str(tmp_path / "b")))
+    assert [r.files for r in first.results] == [r.files for r in second.results]
+    assert (tmp_path / "a/onnx/manifest.json").read_bytes() == (tmp_path / "b/onnx/manifest.json").read_bytes()
+
+
+def test_no_path_name_or_stack_trace_of_this_machine_is_inside(tiny: SourceModel):
+    stored = _onnx_graph.to_model(tiny).SerializeToString()
+    for trace in (b"site-packages", b"stack_trace", b".py", str(Path.home()).encode(), str(TESTS).encode()):
+        # Provenance may name the factory's file, never where it lies.
+        assert trace not in stored.replace(b"tests/models.py", b""), trace
+
+
+def test_the_file_carries_its_preprocessing_and_licence(tiny: SourceModel):
+    facts = {p.key: p.value for p in _onnx_graph.to_model(tiny).metadata_props}
+    assert json.loads(facts["vitexport.preprocessing"])["mean"] == [0.5, 0.5, 0.5]
+    assert json.loads(facts["vitexport.outputs"])[0]["labels"][2] == "person"
+    assert facts["vitexport.licence"] == "Apache-2.0"
+
+
+def test_a_dynamic_batch_is_proven_at_a_second_size(tmp_path: Path):
+    out = tmp_path / "out"
+    report = export(ExportRequest(model=TINY, targets=("onnx",), dynamic=("batch",), out=str(out)))
+    assert only(report).verdict == "passed"
+    assert only(report).parity.images == len(PHOTOS) + 1
+    session = onnxruntime.InferenceSession(out / "onnx/onnx/model.onnx")
+    assert session.run(None, {"pixel_values": np.zeros((7, 3, 32, 32), np.float32)})[0].shape == (7, 5)
+    assert read_bundle(out / "onnx").manifest.input_shape[0] == 0
+
+
+def test_a_static_batch_stays_static(tiny: SourceModel):
+    shape = _onnx_graph.to_model(tiny).graph.input[0].type.tensor_type.shape
+    assert [d.dim_value for d in shape.dim] == [1, 3, 32, 32]
+
+
+def test_taps_return_intermediates_and_unknown_ones_are_refused(tmp_path: Path):
+    export(ExportRequest(model=TINY, targets=("onnx",), out=str(tmp_path / "out")))
+    bundle = read_bundle(tmp_path / "out" / "onnx")
+    graph = onnx.load(tmp_path / "out/onnx/onnx/model.onnx").graph
+    gelu = next(node.output[0] for node in graph.node if node.op_type == "Gelu")
+    target = registry.target("onnx")
+    _, pixel_values, golden = read_golden(bundle)[0]
+    with target.open(bundle, "fp32", "cpu", taps=(gelu,)) as session:
+        outputs = session.run(pixel_values).outputs
+    assert outputs[gelu].shape == (1, 16, 16)
+    np.testing.assert_allclose(outputs["logits"], golden["logits"], atol=1e-5)
+    with pytest.raises(BadRequest, match="'nonsense' is no value of model.onnx"):
+        target.open(bundle, "fp32", "cpu", taps=("nonsense",))
+
+
+@pytest.mark.parametrize("cap", [2048, 8192])
+def test_shards_stay_under_the_cap_and_load_again(tmp_path: Path, tiny: SourceModel, cap: int):
+    model = _onnx_graph.to_model(tiny)
+    names = _onnx_graph.save(model, tmp_path / "model.onnx", max_file_bytes=cap * 3)
+    assert len(names) > 1
+    assert all((tmp_path / name).stat().st_size <= cap * 3 for name in names)
+    whole = onnxruntime.InferenceSession(model.SerializeToString())
+    sharded = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    feed = {"pixel_values": np.random.default_rng(0).normal(size=(1, 3, 32, 32)).astype(np.float32)}
+    np.testing.assert_array_equal(sharded.run(None, feed)[0], whole.run(None, feed)[0])
+
+
+def test_a_cap_below_one_tensor_says_which(tmp_path: Path, tiny: SourceModel):
+    with pytest.raises(BadRequest, match=r"is less than the tensor '.+' alone \(12288 bytes\)"):
+        _onnx_graph.save(_onnx_graph.to_model(tiny), tmp_path / "model.onnx", max_file_bytes=4000)
+
+
+# ------------------------------------------------------------------------------- the same folder, other people's code
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("vit") / "out"
+    report = export(
+        ExportRequest(model="vit_tiny", weights="random", targets=("onnx",), precisions=("fp32", "fp16"), out=str(out))
+    )
+    assert [r.verdict for r in report.results] == ["passed", "passed"], report.results
+    return out / "onnx"
+
+
+def test_a_vit_opens_in_optimum_unchanged(vit: Path):
+    from optimum.onnxruntime import ORTModelForImageClassification
+    from transformers import AutoImageProcessor
+
+    name, _, golden = read_golden(read_bundle(vit))[0]
+    model = ORTModelForImageClassification.from_pretrained(vit, file_name="onnx/model.onnx", local_files_only=True)
+    processor = AutoImageProcessor.from_pretrained(vit, use_fast=False)
+    picture = Image.open(vit / read_bundle(vit).manifest.golden[0].photo)
+    logits = model(**processor(picture, return_tensors="pt")).logits.numpy()
+    # transformers' own pixels through our file: float32 rounding of another order, then the network.
+    np.testing.assert_allclose(logits, golden["logits"], atol=1e-4 * np.abs(golden["logits"]).max())
+    assert model.config.id2label[0] == "tench"
+    assert name == "astronaut"
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("fp32", 0.05), ("fp16", 0.05)])
+def test_a_vit_opens_in_transformers_js_unchanged(vit: Path, dtype: str, tolerance: float):
+    """The answer is the same; the tolerance is wide because sharp's resize is not Pillow's to the last bit."""
+    if not (TESTS / "js" / "node_modules").is_dir():
+        pytest.fail("tests/js/node_modules is missing. Run: make test")
+    photo = vit / read_bundle(vit).manifest.golden[0].photo
+    done = subprocess.run(
+        ["node", TESTS / "js" / "classify.mjs", vit, photo, dtype], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    golden = read_golden(read_bundle(vit))[0][2]["logits"][0]
+    assert answer["pixels"] == [1, 3, 224, 224]
+    assert answer["labels"] == 1000
+    drift = np.abs(np.array(answer["logits"]) - golden).max() / np.abs(golden).max()
+    assert drift < tolerance
