@@ -23,9 +23,9 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[webgpu,hub,dev]'
 	@touch $@
 
-web-demo/node_modules/.installed: web-demo/package-lock.json
+%/node_modules/.installed: %/package-lock.json
 	@node -e 'process.exit(+(parseInt(process.versions.node) < 20))' || { echo "vitexport needs Node 20 or newer: install it and run make again."; exit 3; }
-	npm ci --prefix web-demo --ignore-scripts --no-audit --no-fund --loglevel=error
+	npm ci --prefix $* --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
 $(VENV)/.browser: .ci/chromium | $(VENV)/.installed
@@ -35,10 +35,10 @@ $(VENV)/.browser: .ci/chromium | $(VENV)/.installed
 export: setup
 	$(BIN)/vitexport --model selfie --target onnx --target webgpu --precision fp32 --precision fp16 --out $(OUT) --force
 
-test: setup
+test: setup tests/js/node_modules/.installed
 	$(BIN)/python -m pytest -m 'not slow'
 
-test-all: setup
+test-all: setup tests/js/node_modules/.installed
 	$(BIN)/python -m pytest
 
 bench: setup

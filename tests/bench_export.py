@@ -102,7 +102,9 @@ def interleaved(ours: Path, theirs: Path, runs: int) -> tuple[list[float], list[
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    sessions = [onnxruntime.InferenceSession(str(p), options, providers=["CPUExecutionProvider"]) for p in (ours, theirs)]
+    sessions = [
+        onnxruntime.InferenceSession(str(p), options, providers=["CPUExecutionProvider"]) for p in (ours, theirs)
+    ]
     feed = {"pixel_values": np.random.default_rng(0).normal(size=(1, 3, 224, 224)).astype(np.float32)}
     times: tuple[list[float], list[float]] = ([], [])
     for turn in range(runs + 1):

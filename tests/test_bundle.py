@@ -77,6 +77,7 @@ MANIFEST = {
     "golden": [],
     "provenance": {"origin": "o", "licence": "l", "weights_sha256": "0"},
     "toolchain": {},
+    "rounding": 1e-6,
     "files": [],
 }
 

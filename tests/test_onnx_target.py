@@ -14,7 +14,7 @@ import pytest
 from conftest import TESTS, TINY
 from PIL import Image
 
-from vitexport import ExportRequest, capture, export, models, photos, registry
+from vitexport import ExportRequest, capture, export, models, parity, photos, registry
 from vitexport.bundle import read_golden
 from vitexport.contract import Report, Result, SourceModel
 from vitexport.errors import BadRequest
@@ -86,12 +86,12 @@ def test_taps_return_intermediates_and_unknown_ones_are_refused(tmp_path: Path):
         target.open(bundle, "fp32", "cpu", taps=("nonsense",))
 
 
-@pytest.mark.parametrize("cap", [2048, 8192])
+@pytest.mark.parametrize("cap", [12_500, 16_000])
 def test_shards_stay_under_the_cap_and_load_again(tmp_path: Path, tiny: SourceModel, cap: int):
     model = _onnx_graph.to_model(tiny)
-    names = _onnx_graph.save(model, tmp_path / "model.onnx", max_file_bytes=cap * 3)
+    names = _onnx_graph.save(model, tmp_path / "model.onnx", max_file_bytes=cap)
     assert len(names) > 1
-    assert all((tmp_path / name).stat().st_size <= cap * 3 for name in names)
+    assert all((tmp_path / name).stat().st_size <= cap for name in names)
     whole = onnxruntime.InferenceSession(model.SerializeToString())
     sharded = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     feed = {"pixel_values": np.random.default_rng(0).normal(size=(1, 3, 32, 32)).astype(np.float32)}
@@ -121,29 +121,32 @@ def test_a_vit_opens_in_optimum_unchanged(vit: Path):
     from transformers import AutoImageProcessor
 
     name, _, golden = read_golden(read_bundle(vit))[0]
-    model = ORTModelForImageClassification.from_pretrained(vit, file_name="onnx/model.onnx", local_files_only=True)
+    model = ORTModelForImageClassification.from_pretrained(vit, local_files_only=True)
     processor = AutoImageProcessor.from_pretrained(vit, use_fast=False)
     picture = Image.open(vit / read_bundle(vit).manifest.golden[0].photo)
     logits = model(**processor(picture, return_tensors="pt")).logits.numpy()
     # transformers' own pixels through our file: float32 rounding of another order, then the network.
     np.testing.assert_allclose(logits, golden["logits"], atol=1e-4 * np.abs(golden["logits"]).max())
-    assert model.config.id2label[0] == "tench"
+    assert model.config.id2label[0] == "tench, Tinca tinca"
     assert name == "astronaut"
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("fp32", 0.05), ("fp16", 0.05)])
-def test_a_vit_opens_in_transformers_js_unchanged(vit: Path, dtype: str, tolerance: float):
-    """The answer is the same; the tolerance is wide because sharp's resize is not Pillow's to the last bit."""
+@pytest.mark.parametrize("dtype", ["fp32", "fp16"])
+def test_a_vit_opens_in_transformers_js_unchanged(vit: Path, dtype: str):
     if not (TESTS / "js" / "node_modules").is_dir():
         pytest.fail("tests/js/node_modules is missing. Run: make test")
-    photo = vit / read_bundle(vit).manifest.golden[0].photo
-    done = subprocess.run(
-        ["node", TESTS / "js" / "classify.mjs", vit, photo, dtype], capture_output=True, text=True, check=False
-    )
+    command = ["node", TESTS / "js" / "classify.mjs", vit, "golden/0", dtype]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
-    golden = read_golden(read_bundle(vit))[0][2]["logits"][0]
-    assert answer["pixels"] == [1, 3, 224, 224]
+    assert answer["dims"] == [1, 3, 224, 224]
     assert answer["labels"] == 1000
-    drift = np.abs(np.array(answer["logits"]) - golden).max() / np.abs(golden).max()
-    assert drift < tolerance
+    output, variant = read_bundle(vit).manifest.outputs[0], read_bundle(vit).variant(dtype)
+    golden = read_golden(read_bundle(vit))[0][2]["logits"]
+    got = np.array([answer["logits"]], np.float32)
+    off = parity.drift(got, golden) if variant.metric == "drift" else parity.noise(parity.snr_db(got, golden))
+    assert off <= variant.tolerance
+    assert parity.agreement(got, golden, output) == 1.0
+    # Its pixels come from sharp's cubic filter, which is not Pillow's: measured 0.028 in units of the standard
+    # deviation. A crop that is one pixel off is 0.1, another mean is 0.5.
+    assert answer["meanPixelDifference"] < 0.05

@@ -148,3 +148,16 @@ def test_noise_fails_on_nan_and_on_a_lost_scale_factor():
     reference = logits()
     for answer in (reference * np.float32(1.01), np.full_like(reference, np.nan)):
         assert judge(LOGITS, reference, answer, tolerance=5e-3, metric="noise").verdict == "failed"
+
+
+@pytest.mark.parametrize(
+    ("rounding", "tolerance"),
+    [(0.0, 1e-4), (1e-6, 1e-4), (2.5e-5, 1e-4), (5e-5, 2e-4), (1.0, 1e-3)],
+)
+def test_a_float32_artifact_is_allowed_four_of_pytorchs_own_roundings_up_to_a_limit(rounding: float, tolerance: float):
+    assert parity.held_to(FP32, rounding).tolerance == pytest.approx(tolerance)
+
+
+def test_a_precision_that_loses_bits_is_allowed_nothing_more():
+    half = Variant("fp16", ("model",), 5e-3, metric="noise")
+    assert parity.held_to(half, 1.0) == half

@@ -26,6 +26,7 @@ from vitexport.contract import (
 )
 from vitexport.errors import BadRequest, WorldFailed
 from vitexport.manifest import MANIFEST_NAME, REPORT_NAME, encode
+from vitexport.parity import held_to
 
 if TYPE_CHECKING:
     from vitexport.contract import Probe, Tensor, Tensors
@@ -147,10 +148,11 @@ def complete(
         input_shape=(batch, 3, source.size.height, source.size.width),
         preprocessing=source.preprocessing,
         outputs=source.outputs,
-        variants=artifact.variants,
+        variants=tuple(held_to(variant, source.rounding) for variant in artifact.variants),
         golden=golden,
         provenance=source.provenance,
         toolchain=dict(sorted(artifact.toolchain.items())),
+        rounding=source.rounding,
         files=entries(folder),
         runtime=artifact.runtime,
     )

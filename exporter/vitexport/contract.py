@@ -164,6 +164,8 @@ class SourceModel:
     forward: Callable[[Tensor], dict[str, Tensor]]
     """The uncaptured PyTorch module on a float32 NCHW batch: what is true."""
     probes: tuple[Probe, ...]
+    rounding: float = 0.0
+    """Drift of PyTorch's float32 answers from its own float64 ones: what rounding alone does to this network."""
     hub_config: Mapping[str, Any] = field(default_factory=dict)
     """What a transformers ``config.json`` says of this architecture (``model_type`` and friends)."""
 
@@ -254,6 +256,8 @@ class Manifest:
     golden: tuple[GoldenCase, ...]
     provenance: Provenance
     toolchain: dict[str, str]
+    rounding: float
+    """Drift of PyTorch's float32 answers from its own float64 ones; see :func:`vitexport.parity.held_to`."""
     files: tuple[FileEntry, ...]
     """Every file of the bundle but the manifest itself."""
     runtime: WebRuntime | None = None

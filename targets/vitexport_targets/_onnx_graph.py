@@ -25,6 +25,9 @@ OPSET = 20
 #: A protobuf message holds less than 2 GiB; above this the weights go to files of their own.
 LARGEST_PROTOBUF = 2**31 - 2**20
 
+#: Smaller tensors stay in the graph, as onnx's own writer does: shape inference must be able to read shapes.
+INLINE_BELOW = 1024
+
 FP32 = Precision(
     "fp32",
     1e-4,
@@ -169,9 +172,9 @@ def _save_sharded(model: onnx.ModelProto, path: Path, cap: int) -> tuple[str, ..
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     for tensor in copy.graph.initializer:
-        if not tensor.HasField("raw_data"):
-            continue
         length = len(tensor.raw_data)
+        if length < INLINE_BELOW:
+            continue
         if length > cap:
             raise BadRequest(
                 f"--max-file of {cap} bytes is less than the tensor '{tensor.name}' alone ({length} bytes), "

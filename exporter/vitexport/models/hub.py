@@ -1,0 +1,183 @@
+"""Checkpoints in transformers' layout: ``hf:ORG/NAME[@revision]``, ``hf:./folder``, or a folder with a config.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vitexport.contract import ExportRequest, Meaning, Size, Task
+from vitexport.errors import BadRequest, MissingToolchain
+from vitexport.models import licences, lively, sizes, weights
+from vitexport.models.network import Network
+
+_PREFIX = "hf:"
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How one of our tasks is called by Optimum, and what its output is."""
+
+    optimum: str
+    suffix: str
+    """Of the class names in a config's ``architectures`` that were trained for it."""
+    output_name: str
+    meaning: Meaning
+
+
+#: SegFormer's and most semantic segmenters' logits come at a quarter of the input's size. They are exported as they
+#: are: upsampling belongs to whoever draws them, and costs a full-size tensor per class (150 for ADE20K).
+_KINDS: dict[Task, _Kind] = {
+    "classify": _Kind("image-classification", "ForImageClassification", "logits", "logits"),
+    "segment": _Kind("semantic-segmentation", "ForSemanticSegmentation", "logits", "segmentation"),
+    "features": _Kind("feature-extraction", "Model", "last_hidden_state", "features"),
+}
+
+
+class Hub:
+    name = "hub"
+    presets: Mapping[str, str] = {}
+
+    def claims(self, model: str) -> bool:
+        return model.startswith(_PREFIX) or (Path(model) / "config.json").is_file()
+
+    def build(self, request: ExportRequest) -> Network:
+        """The checkpoint for the task it was trained for, or ``--task``. Code in the repository is never run."""
+        _needs_optimum()
+        from vitexport.models import checkpoint
+
+        files = checkpoint.locate(request.model.removeprefix(_PREFIX), with_weights=request.weights == "pretrained")
+        config = checkpoint.read_config(files)
+        task = _task(request, config)
+        kind = _KINDS[task]
+        _check_known(request.model, config, kind)
+        preprocessing = checkpoint.read_preprocessing(files, request.size)
+        _check_patches(request.model, config, preprocessing.size)
+        module = _module(request, files, config, kind)
+        checkpoint.fit_positions(module, preprocessing.size, request.model)
+        origin, licence = files.origin, files.licence
+        if request.weights == weights.RANDOM:
+            lively.enliven_on_photos(module, preprocessing, request.seed)
+            origin, licence = f"random (seed {request.seed})", licences.RANDOM
+        elif request.weights != weights.PRETRAINED:
+            origin, licence = Path(request.weights).name, licences.UNKNOWN
+        labels = tuple(config.id2label[i] for i in sorted(config.id2label)) if task != "features" else ()
+        return Network(
+            module=module,
+            preprocessing=preprocessing,
+            task=task,
+            output_name=kind.output_name,
+            meaning=kind.meaning,
+            labels=labels,
+            origin=origin,
+            licence=licence,
+            hub_config=_plain(config, preprocessing.size),
+        )
+
+
+FAMILY = Hub()
+
+
+def _needs_optimum() -> None:
+    from vitexport import torchvision_schemas
+
+    torchvision_schemas.declare()
+    try:
+        import optimum.exporters.onnx.model_configs  # noqa: F401  registers what Optimum knows
+        import transformers  # noqa: F401
+    except ImportError as error:
+        raise MissingToolchain(
+            f"Hugging Face checkpoints need '{error.name}', which is not installed. Run: pip install 'vitexport[hub]'"
+        ) from error
+
+
+def _task(request: ExportRequest, config: Any) -> Task:
+    """What was asked for, or what the checkpoint's class was trained for; a backbone is good for its features."""
+    trained = (config.architectures or ["Model"])[0]
+    if request.task is None:
+        return next((task for task, kind in _KINDS.items() if trained.endswith(kind.suffix)), "features")
+    if request.task != "features" and not trained.endswith(_KINDS[request.task].suffix):
+        raise BadRequest(
+            f"'{request.model}' is a {trained}, which was not trained to {request.task}: its head would be random. "
+            "Leave --task out, or use --task features."
+        )
+    return request.task
+
+
+def _check_known(model: str, config: Any, kind: _Kind) -> None:
+    from optimum.exporters.tasks import TasksManager
+
+    try:
+        known = TasksManager.get_supported_tasks_for_model_type(config.model_type, "onnx", library_name="transformers")
+    except KeyError as error:
+        raise BadRequest(
+            f"'{model}' is of type '{config.model_type}', which Optimum does not export. For a timm checkpoint name "
+            "the timm model itself; for anything else, write a factory (path/to/file.py:factory)."
+        ) from error
+    if kind.optimum not in known:
+        raise BadRequest(
+            f"Optimum does not export '{config.model_type}' for {kind.optimum}. It knows: {', '.join(sorted(known))}."
+        )
+
+
+def _check_patches(model: str, config: Any, size: Size) -> None:
+    patch = getattr(config, "patch_size", None)
+    if isinstance(patch, int):
+        sizes.check_multiple(size, patch, model, "patch size")
+
+
+def _module(request: ExportRequest, files: Any, config: Any, kind: _Kind) -> Any:
+    """Built and weighed, float32, eval mode."""
+    import torch
+    from optimum.exporters.tasks import TasksManager
+
+    loader = TasksManager.get_model_class_for_task(kind.optimum, model_type=config.model_type, library="transformers")
+    if request.weights == weights.PRETRAINED:
+        try:
+            module, report = loader.from_pretrained(
+                files.folder,
+                config=config,
+                local_files_only=True,
+                trust_remote_code=False,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
+        except (OSError, ValueError, RuntimeError, ImportError) as error:
+            raise BadRequest(f"'{request.model}' cannot be loaded: {_first_line(error)}.") from error
+        except Exception as error:  # safetensors has an error of its own for a file that was cut short
+            if type(error).__name__ != "SafetensorError":
+                raise
+            raise BadRequest(
+                f"The weights of '{request.model}' are not whole ({error}). Copy or download them again."
+            ) from error
+        _check_complete(request.model, report)
+        return module.eval()
+    module = loader.from_config(config, trust_remote_code=False).float().eval()
+    if request.weights != weights.RANDOM:
+        weights.load_file(module, request.weights)
+    return module
+
+
+def _check_complete(model: str, report: Mapping[str, Any]) -> None:
+    """A pooler that a classifier's checkpoint lacks is unused by ``last_hidden_state``; anything else is an error."""
+    missing = [name for name in sorted(report["missing_keys"]) if "pooler." not in name]
+    if missing or report["mismatched_keys"]:
+        what = missing[0] if missing else sorted(report["mismatched_keys"])[0][0]
+        raise BadRequest(
+            f"The weights of '{model}' lack '{what}' or hold it in another shape, so it would be random. "
+            "Use a checkpoint that was saved whole."
+        )
+
+
+def _plain(config: Any, size: Size) -> dict[str, Any]:
+    """``config.json`` as transformers would write it, at the exported size."""
+    plain: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
+    if "image_size" in plain:
+        plain["image_size"] = size.height if size.height == size.width else [size.height, size.width]
+    return plain
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:300]

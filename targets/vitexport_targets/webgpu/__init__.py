@@ -1,0 +1,61 @@
+"""A folder that any static server can serve: ONNX files, a page that proves itself, and onnxruntime-web.
+
+::
+
+    manifest.json  model_fp16.onnx  model_fp32.onnx  index.html  page.js  page.css  vitexport.js  vitexport/  runtime/
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from vitexport.contract import (
+    Artifact,
+    Bundle,
+    ExportRequest,
+    Need,
+    Session,
+    SourceModel,
+    Traits,
+)
+from vitexport_targets._onnx_graph import FP16, FP32
+from vitexport_targets.webgpu import ort_web
+
+#: Best first: half the download and, where the GPU computes it, up to twice the speed.
+PREFERENCE = ("fp16", "fp32")
+
+#: Device features without which WebGPU cannot run a precision.
+REQUIRES = {"fp16": ("shader-f16",)}
+
+
+class WebGpu:
+    traits = Traits(
+        name="webgpu",
+        summary="a page that runs and checks the model in the browser, on WebGPU or WebAssembly",
+        precisions=(replace(FP32, default=True), replace(FP16, default=True)),
+        providers=("webgpu", "wasm"),
+        needs=(
+            ort_web.NEED,
+            Need("python", "playwright", "Run: pip install 'vitexport[webgpu]'"),
+            Need(
+                "browser",
+                "chromium",
+                "Install Chromium or Chrome (Debian: apt-get install chromium), or name one with VITEXPORT_CHROMIUM.",
+            ),
+        ),
+        options=("runtime", "max_file_bytes"),
+    )
+
+    def lower(self, source: SourceModel, request: ExportRequest, into: Path) -> Artifact:
+        from vitexport_targets.webgpu.lowering import lower
+
+        return lower(self.traits, source, request, into)
+
+    def open(self, bundle: Bundle, precision: str, provider: str, taps: tuple[str, ...] = ()) -> Session:
+        from vitexport_targets.webgpu.session import open_in_browser
+
+        return open_in_browser(bundle, precision, provider, taps)
+
+
+TARGET = WebGpu()

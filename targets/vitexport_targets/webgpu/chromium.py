@@ -1,0 +1,104 @@
+"""Start headless Chromium with a WebGPU adapter: the machine's GPU where there is one, else SwiftShader.
+
+``VITEXPORT_GPU`` decides: ``auto`` (the default), ``hardware`` (never SwiftShader) or ``software`` (always).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vitexport import toolchain
+from vitexport.errors import BadRequest, RuntimeUnavailable, did_you_mean
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser, Page, Playwright
+
+GPU_VARIABLE = "VITEXPORT_GPU"
+
+QUIET = (
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+#: Chromium takes WebGPU away from headless Linux by default. Vulkan without a surface is what a machine with a GPU and
+#: no display has: https://developer.chrome.com/blog/supercharge-web-ai-testing
+HARDWARE = ("--enable-unsafe-webgpu", "--enable-features=Vulkan", "--use-angle=vulkan", "--disable-vulkan-surface")
+
+#: With fewer of these an adapter appears, but importing a video frame into it fails.
+SOFTWARE = (
+    "--enable-unsafe-webgpu",
+    "--use-webgpu-adapter=swiftshader",
+    "--enable-features=Vulkan",
+    "--use-vulkan=swiftshader",
+    "--use-angle=swiftshader",
+)
+
+_HAS_HARDWARE_ADAPTER = """async () => {
+    const adapter = await navigator.gpu?.requestAdapter();
+    return adapter != null && !adapter.info.isFallbackAdapter;
+}"""
+
+
+async def start(playwright: Playwright, executable: Path, url: str, *, gpu: bool) -> tuple[Browser, Page]:
+    """A browser with one page at ``url``. Raises ``RuntimeUnavailable`` where Chromium does not start.
+
+    ``gpu`` False leaves out all that concerns WebGPU, for WebAssembly.
+    """
+    for flags in _attempts() if gpu else [()]:
+        browser, page = await _launch(playwright, executable, url, flags)
+        if flags != HARDWARE or await page.evaluate(_HAS_HARDWARE_ADAPTER):
+            return browser, page
+        await browser.close()
+    raise RuntimeUnavailable(f"Chromium found no hardware WebGPU adapter; {GPU_VARIABLE}=software allows SwiftShader")
+
+
+def _attempts() -> list[tuple[str, ...]]:
+    ways: dict[str, list[tuple[str, ...]]] = {
+        "auto": [HARDWARE, SOFTWARE] if _may_have_gpu() else [SOFTWARE],
+        "hardware": [HARDWARE],
+        "software": [SOFTWARE],
+    }
+    asked = os.environ.get(GPU_VARIABLE, "auto")
+    if asked not in ways:
+        raise BadRequest(f"{GPU_VARIABLE} is '{asked}'.{did_you_mean(asked, ways)} It may be: {', '.join(ways)}.")
+    return ways[asked]
+
+
+def _may_have_gpu() -> bool:
+    """Linux shows a GPU as a device file; trying Chromium on it without one would cost two seconds each time."""
+    if sys.platform != "linux":
+        return True
+    return any(Path("/dev/dri").glob("renderD*")) or Path("/dev/nvidia0").exists()
+
+
+async def _launch(playwright: Playwright, executable: Path, url: str, flags: tuple[str, ...]) -> tuple[Browser, Page]:
+    from playwright.async_api import Error
+
+    try:
+        browser = await playwright.chromium.launch(
+            executable_path=executable,
+            args=[*QUIET, *flags],
+            # Root cannot have Chromium's sandbox; everybody else keeps it.
+            chromium_sandbox=hasattr(os, "geteuid") and os.geteuid() != 0,
+        )
+        page = await browser.new_page()
+        await page.goto(url)
+    except Error as error:
+        raise RuntimeUnavailable(f"{executable.name} does not start ({first_line(error)})") from error
+    return browser, page
+
+
+def executable() -> Path:
+    from vitexport_targets.webgpu import TARGET
+
+    return toolchain.find(next(need for need in TARGET.traits.needs if need.kind == "browser"))
+
+
+def first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]

@@ -1,0 +1,101 @@
+/** What an output means to a reader, by the `meaning` the manifest gives it. Batch of one. */
+
+/** @typedef {import('../manifest').OutputSpec} OutputSpec */
+/** @typedef {{data: Float32Array, dims: readonly number[]}} Output */
+/** @typedef {{index: number, label: string, probability: number}} Guess */
+/** @typedef {{meaning: 'logits', top: Guess[]}} Logits */
+/** @typedef {{meaning: 'mask', height: number, width: number, mask: Float32Array}} Mask Probability of foreground, 0..1. */
+/**
+ * Class index of every pixel, and the share of the picture that each class present covers, largest first.
+ * @typedef {{meaning: 'segmentation', height: number, width: number, classes: Uint16Array,
+ *   shares: {index: number, label: string, share: number}[]}} Segmentation
+ */
+/** @typedef {{meaning: 'features', dims: readonly number[], norm: number, mean: number, deviation: number}} Features */
+/** @typedef {Logits | Mask | Segmentation | Features} Reading */
+
+const TOP = 5;
+
+/**
+ * @param {OutputSpec} spec
+ * @param {Output} output
+ * @returns {Reading}
+ */
+export function read(spec, output) {
+  switch (spec.meaning) {
+    case 'logits':
+      return readLogits(output, spec.labels);
+    case 'mask':
+      return { meaning: 'mask', ...plane(output), mask: output.data };
+    case 'segmentation':
+      return readSegmentation(output, spec.labels);
+    case 'features':
+      return readFeatures(output);
+  }
+}
+
+/**
+ * @param {readonly string[]} labels
+ * @param {number} index
+ */
+const label = (labels, index) => labels[index] ?? `class ${index}`;
+
+/** @param {Output} output */
+function plane({ dims }) {
+  const [height = 0, width = 0] = dims.slice(-2);
+  return { height, width };
+}
+
+/**
+ * Softmax, then the most probable classes.
+ * @param {Output} output
+ * @param {readonly string[]} labels
+ * @returns {Logits}
+ */
+function readLogits({ data }, labels) {
+  const largest = data.reduce((a, b) => Math.max(a, b), -Infinity);
+  const powers = Array.from(data, (logit) => Math.exp(logit - largest));
+  const total = powers.reduce((a, b) => a + b, 0);
+  const top = powers
+    .map((power, index) => ({ index, label: label(labels, index), probability: power / total }))
+    .sort((a, b) => b.probability - a.probability)
+    .slice(0, TOP);
+  return { meaning: 'logits', top };
+}
+
+/**
+ * @param {Output} output (1, classes, height, width)
+ * @param {readonly string[]} labels
+ * @returns {Segmentation}
+ */
+function readSegmentation(output, labels) {
+  const { height, width } = plane(output);
+  const area = height * width;
+  const classes = new Uint16Array(area);
+  const best = output.data.slice(0, area);
+  for (let c = 1; c < (output.dims[1] ?? 1); c++) {
+    for (let i = 0; i < area; i++) {
+      const score = output.data[c * area + i] ?? -Infinity;
+      if (score > (best[i] ?? -Infinity)) {
+        best[i] = score;
+        classes[i] = c;
+      }
+    }
+  }
+  /** @type {Map<number, number>} */
+  const counts = new Map();
+  for (const c of classes) counts.set(c, (counts.get(c) ?? 0) + 1);
+  const shares = [...counts]
+    .map(([index, count]) => ({ index, label: label(labels, index), share: count / area }))
+    .sort((a, b) => b.share - a.share);
+  return { meaning: 'segmentation', height, width, classes, shares };
+}
+
+/**
+ * @param {Output} output
+ * @returns {Features}
+ */
+function readFeatures({ data, dims }) {
+  const squares = data.reduce((sum, x) => sum + x * x, 0);
+  const mean = data.reduce((sum, x) => sum + x, 0) / data.length;
+  return { meaning: 'features', dims, norm: Math.sqrt(squares), mean, deviation: Math.sqrt(Math.max(0, squares / data.length - mean ** 2)) };
+}

@@ -1,0 +1,190 @@
+"""The captured program computes what the module computes, takes ``pixel_values`` and is of rank-4 attention."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from vitexport import photos
+from vitexport.capture import CAPTURE_TOLERANCE, capture
+from vitexport.contract import Preprocessing, Probe, Size, SourceModel
+from vitexport.errors import BadRequest, LoweringFailed
+from vitexport.models import lively, weights
+from vitexport.models.network import Network
+from vitexport.preprocess import preprocess
+from vitexport.rewrites.fold_attention import fold_attention
+
+PROBES = photos.probes(None)
+
+
+class Answers(nn.Module):
+    """A pooled projection, handed to ``answer``."""
+
+    def __init__(self, answer: object = None) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 5, 4, stride=4)
+        self.answer = answer or (lambda y: y)
+
+    def forward(self, x: torch.Tensor) -> object:
+        return self.answer(self.conv(x).mean((2, 3)))  # type: ignore[operator]
+
+
+def network(module: nn.Module) -> Network:
+    return Network(module, Preprocessing(Size(32, 48)), "classify", "logits", "logits", tuple("abcde"), "a test", "MIT")
+
+
+def program_answer(source: SourceModel, pixel_values: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        return source.program.module()(torch.from_numpy(pixel_values)).numpy()
+
+
+def inputs(source: SourceModel) -> np.ndarray:
+    return np.concatenate([preprocess(p.image, source.preprocessing) for p in PROBES])
+
+
+def test_a_source_model_says_all_that_is_known() -> None:
+    module = Answers()
+    source = capture(network(module), "small", PROBES)
+    (output,) = source.outputs
+    assert (output.name, output.meaning, output.shape, output.labels) == ("logits", "logits", (1, 5), tuple("abcde"))
+    assert (source.name, source.task, source.size) == ("small", "classify", Size(32, 48))
+    assert (source.provenance.origin, source.provenance.licence) == ("a test", "MIT")
+    assert source.provenance.weights_sha256 == weights.sha256(module)
+    assert [s.arg.name for s in source.program.graph_signature.input_specs if s.kind.name == "USER_INPUT"] == [
+        "pixel_values"
+    ]
+
+
+@pytest.mark.parametrize(
+    "answer", [lambda y: (y, y + 1), lambda y: {"logits": y, "more": y + 1}, lambda y: [(y,), y + 1]]
+)
+def test_the_first_tensor_of_a_richer_answer_is_the_output(answer: object) -> None:
+    module = Answers(answer)
+    source = capture(network(module), "small", PROBES)
+    x = inputs(source)[:1]
+    assert np.array_equal(source.forward(x)["logits"], program_answer(source, x))
+
+
+def test_training_mode_and_half_precision_are_left_behind() -> None:
+    module = nn.Sequential(Answers(), nn.Dropout(0.5)).half().train()
+    source = capture(network(module), "small", PROBES)
+    x = inputs(source)[:1]
+    assert source.forward(x)["logits"].dtype == np.float32
+    assert np.array_equal(source.forward(x)["logits"], source.forward(x)["logits"])
+
+
+def test_a_dynamic_batch_takes_any_batch_and_a_static_one_only_one() -> None:
+    dynamic = capture(network(Answers()), "small", PROBES, dynamic_batch=True)
+    for n in (1, 2, 5):
+        x = inputs(dynamic)[:n]
+        assert np.abs(program_answer(dynamic, x) - dynamic.forward(x)["logits"]).max() <= CAPTURE_TOLERANCE
+    assert dynamic.outputs[0].shape == (1, 5)
+    static = capture(network(Answers()), "small", PROBES)
+    with pytest.raises(AssertionError, match="Guard failed"):
+        program_answer(static, inputs(static)[:2])
+
+
+def test_weights_that_answer_with_nan_are_refused() -> None:
+    module = Answers()
+    module.conv.weight.data.fill_(float("nan"))
+    with pytest.raises(BadRequest, match=r"^'small' answers 'astronaut' with NaN or infinity in PyTorch"):
+        capture(network(module), "small", PROBES)
+
+
+def test_a_size_that_the_module_cannot_take_is_refused() -> None:
+    with pytest.raises(BadRequest, match=r"cannot take a float32 image of shape \(1, 3, 32, 48\)"):
+        capture(network(nn.Linear(7, 7)), "small", PROBES)
+
+
+def test_control_flow_on_data_cannot_be_captured_and_says_so() -> None:
+    module = Answers(lambda y: y if y.sum() > 0 else -y)
+    with pytest.raises(
+        LoweringFailed, match=r"^torch\.export cannot capture 'small': .*control flow is the usual cause"
+    ):
+        capture(network(module), "small", PROBES)
+
+
+def test_a_module_that_answers_at_random_is_noticed() -> None:
+    module = Answers(lambda y: y + torch.rand_like(y))
+    with pytest.raises(LoweringFailed, match="does not compute what the module computes"):
+        capture(network(module), "small", PROBES)
+
+
+# ---------------------------------------------------------------------------------------------------------- rewrites
+
+
+@pytest.mark.parametrize(
+    ("leading", "mask"),
+    [
+        ((2,), None),
+        ((2, 3), (5, 7)),
+        ((2, 3, 4), None),
+        ((2, 3, 4), (5, 7)),
+        ((2, 3, 4), (4, 5, 7)),
+        ((2, 3, 4), (3, 1, 5, 7)),
+        ((2, 3, 4), (2, 1, 4, 1, 7)),
+        ((2, 2, 3, 4), (3, 1, 5, 7)),
+    ],
+)
+def test_attention_of_any_rank_is_folded_to_four_and_agrees(
+    leading: tuple[int, ...], mask: tuple[int, ...] | None
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn((*leading, n, 8), generator=generator) for n in (5, 7, 7))
+    bias = None if mask is None else torch.randn(mask, generator=generator)
+
+    class Attention(nn.Module):
+        def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=0.7)
+
+    with fold_attention():
+        program = torch.export.export(Attention(), (query, key, value), strict=False)
+    nodes = [n for n in program.graph.nodes if "scaled_dot_product_attention" in str(n.target)]
+    assert [n.args[0].meta["val"].ndim for n in nodes] == [4]
+    assert torch.allclose(program.module()(query, key, value), Attention()(query, key, value), atol=1e-6)
+
+
+def test_hiera_exports_to_onnx_because_its_attention_was_folded(tmp_path: Path) -> None:
+    """Windowed attention of rank 5: without the rewrite torch.onnx.export stops."""
+    from vitexport import torchvision_schemas
+
+    torchvision_schemas.declare()
+    import timm
+
+    module = timm.create_model("hiera_tiny_224", stages=(1, 1, 1, 1), num_classes=7, img_size=(96, 96)).eval()
+    how = Preprocessing(Size(96, 96))
+    lively.enliven_on_photos(module, how, seed=0)
+    source = capture(replace(network(module), preprocessing=how), "hiera", PROBES)
+    path = tmp_path / "hiera.onnx"
+    torch.onnx.export(source.program, dynamo=True, external_data=False, verbose=False).save(path)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for x in np.split(inputs(source), len(PROBES)):
+        (got,) = session.run(None, {"pixel_values": x})
+        true = source.forward(x)["logits"]
+        assert np.abs(got - true).max() / np.abs(true).max() <= 1e-4  # the tolerance of fp32 on every target
+
+
+# ------------------------------------------------------------------------------------------------- torchvision schemas
+
+
+def test_torchvision_is_importable_and_declaring_twice_is_free() -> None:
+    code = (
+        "from vitexport import torchvision_schemas as s; s.declare(); s.declare(); import torchvision, timm;"
+        "assert torchvision.ops.nms"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_probes_may_be_one_and_the_batch_still_dynamic() -> None:
+    one = (Probe("photo", "photo", PROBES[0].image),)
+    assert capture(network(Answers()), "small", one, dynamic_batch=True).outputs[0].shape == (1, 5)

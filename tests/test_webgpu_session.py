@@ -1,0 +1,217 @@
+"""Opening a bundle as the proof does: headless Chromium, the bundle's own loader, onnxruntime-web."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import web_bundles
+from vitexport.bundle import read_golden
+from vitexport.contract import Bundle
+from vitexport.errors import BadRequest, MissingToolchain, RuntimeUnavailable
+from vitexport_targets.webgpu import TARGET, ort_web
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return web_bundles.whole("tiny")
+
+
+def drift(bundle: Bundle, precision: str, provider: str) -> float:
+    _, pixel_values, expected = read_golden(bundle)[0]
+    with TARGET.open(bundle, precision, provider) as session:
+        actual = session.run(pixel_values).outputs
+    assert actual.keys() == expected.keys()
+    return max(float(np.abs(actual[n] - expected[n]).max() / np.abs(expected[n]).max()) for n in expected)
+
+
+def test_webgpu_runs_every_node_and_names_its_software_adapter(bundle: Bundle) -> None:
+    _, pixel_values, expected = read_golden(bundle)[0]
+    with TARGET.open(bundle, "fp32", "webgpu") as session:
+        cold = session.run(pixel_values)
+        steady = session.run(pixel_values)
+        assert session.placement is not None
+        assert session.placement.nodes.keys() == {"WebGpuExecutionProvider"}
+        assert session.placement.fallback == ()
+        assert session.device.provider == "webgpu"
+        assert session.device.software
+        assert "swiftshader" in session.device.name
+        assert session.device.runtime.startswith("onnxruntime-web 1.30.0 (jspi) in Chromium ")
+        assert session.load_ms > 0
+    np.testing.assert_allclose(cold.outputs["logits"], expected["logits"], rtol=0, atol=1e-4)
+    assert cold.ms > steady.ms  # shaders are compiled once
+
+
+def test_a_node_without_a_gpu_kernel_is_counted_as_a_fallback(bundle: Bundle, tmp_path: Path) -> None:
+    planted = web_bundles.changed(bundle, tmp_path, web_bundles.with_attention, rehash=True)
+    with TARGET.open(planted, "fp32", "webgpu") as session:
+        placement = session.placement
+    assert placement is not None
+    assert placement.fallback == ("Attention (planted)",)
+    assert placement.nodes["CPUExecutionProvider"] == 1
+    assert placement.nodes["WebGpuExecutionProvider"] >= 3
+
+
+def test_fp16_needs_an_adapter_that_has_it(bundle: Bundle) -> None:
+    with pytest.raises(RuntimeUnavailable, match=r"^fp16 on webgpu: adapter has no shader-f16$"):
+        TARGET.open(bundle, "fp16", "webgpu")
+
+
+def test_without_an_adapter_webgpu_is_unavailable_and_wasm_runs(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if any(Path("/dev/dri").glob("renderD*")) or Path("/dev/nvidia0").exists():
+        pytest.skip("this machine has a GPU, so Chromium finds an adapter")
+    monkeypatch.setenv("VITEXPORT_GPU", "hardware")
+    with pytest.raises(RuntimeUnavailable, match=r"^Chromium found no hardware WebGPU adapter"):
+        TARGET.open(bundle, "fp32", "webgpu")
+    assert drift(bundle, "fp32", "wasm") < 1e-5
+
+
+def test_wasm_names_the_cpu_and_its_threads(bundle: Bundle) -> None:
+    with TARGET.open(bundle, "fp32", "wasm") as session:
+        assert session.device.name.startswith("CPU (WebAssembly, ")
+        assert not session.device.software
+        assert session.placement is not None
+        assert session.placement.nodes.keys() == {"CPUExecutionProvider"}
+        assert session.placement.fallback == ()
+
+
+def test_fp16_on_wasm_computes_in_float32_with_float16_weights(bundle: Bundle) -> None:
+    assert 1e-6 < drift(bundle, "fp16", "wasm") < TARGET.traits.precision("fp16").tolerance
+
+
+def test_taps_return_intermediate_values_beside_the_outputs(bundle: Bundle) -> None:
+    graph = onnx.load(bundle.path("model_fp32.onnx")).graph
+    normed = next(node.output[0] for node in graph.node if node.op_type == "LayerNormalization")
+    _, pixel_values, expected = read_golden(bundle)[0]
+    with TARGET.open(bundle, "fp32", "wasm", taps=(normed,)) as session:
+        outputs = session.run(pixel_values).outputs
+    assert outputs[normed].shape == (1, 16, 16)
+    assert math.isfinite(outputs[normed].sum())
+    np.testing.assert_allclose(outputs["logits"], expected["logits"], rtol=0, atol=1e-4)
+
+
+def test_an_unknown_tap_is_a_bad_request(bundle: Bundle) -> None:
+    with pytest.raises(BadRequest, match=r"'nowhere' is no value of model_fp32\.onnx"):
+        TARGET.open(bundle, "fp32", "wasm", taps=("nowhere",))
+
+
+def test_sharded_weights_are_fetched_and_verified(tmp_path: Path) -> None:
+    sharded = web_bundles.whole("tiny", ("fp32",), max_file_bytes=13_000)
+    _, *shards = sharded.variant("fp32").files
+    assert len(shards) >= 2
+    assert all(f.bytes <= 13_000 for f in sharded.manifest.files if f.path in shards)
+    assert drift(sharded, "fp32", "wasm") < 1e-5
+    damaged = web_bundles.changed(sharded, tmp_path, web_bundles.flip_a_bit(shards[1], 10))
+    with pytest.raises(BadRequest, match=f"'{shards[1]}' is damaged"):
+        TARGET.open(damaged, "fp32", "wasm")
+
+
+def test_a_bundle_without_runtime_is_proven_with_the_installed_one() -> None:
+    bare = web_bundles.whole("tiny", ("fp32",), runtime="none")
+    assert not (bare.directory / "runtime").exists()
+    assert bare.manifest.runtime is not None
+    assert (bare.manifest.runtime.version, bare.manifest.runtime.builds) == ("1.30.0", {})
+    assert drift(bare, "fp32", "wasm") < 1e-5
+
+
+def test_every_file_stays_below_25_mib_and_fp16_comes_first(bundle: Bundle) -> None:
+    assert max(f.bytes for f in bundle.manifest.files) < 25 * 2**20
+    assert [v.precision for v in bundle.manifest.variants] == ["fp16", "fp32"]
+    assert bundle.variant("fp16").requires == ("shader-f16",)
+    assert bundle.manifest.runtime is not None
+    parts = bundle.manifest.runtime.builds["asyncify"].wasm
+    joined = b"".join(bundle.path(part).read_bytes() for part in parts)
+    assert len(parts) == 2
+    assert joined == (ort_web.dist() / "ort-wasm-simd-threaded.asyncify.wasm").read_bytes()
+
+
+def test_chromium_that_does_not_start_is_unavailable(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "chromium"
+    broken.write_text("#!/bin/sh\nexit 3\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("VITEXPORT_CHROMIUM", str(broken))
+    with pytest.raises(RuntimeUnavailable, match=r"^chromium does not start \("):
+        TARGET.open(bundle, "fp32", "wasm")
+
+
+def test_an_absent_chromium_says_how_to_get_one(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VITEXPORT_CHROMIUM", "/nowhere/chromium")
+    with pytest.raises(MissingToolchain, match=r"'chromium' is not installed\. Install Chromium or Chrome"):
+        TARGET.open(bundle, "fp32", "wasm")
+
+
+def test_an_unknown_choice_of_gpu_is_a_bad_request(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VITEXPORT_GPU", "sofware")
+    with pytest.raises(BadRequest, match=r"VITEXPORT_GPU is 'sofware'\. Did you mean 'software'\?"):
+        TARGET.open(bundle, "fp32", "webgpu")
+
+
+_INTERRUPTED = """
+import signal, sys
+from pathlib import Path
+import numpy as np
+from vitexport.errors import Interrupted
+from vitexport.manifest import read_bundle
+from vitexport_targets.webgpu import TARGET
+
+def interrupt(number, frame):
+    raise Interrupted(number)
+
+signal.signal(signal.SIGTERM, interrupt)
+with TARGET.open(read_bundle(Path(sys.argv[1])), "fp32", "wasm") as session:
+    print("open", flush=True)
+    while True:
+        session.run(np.zeros((1, 3, 32, 32), np.float32))
+"""
+
+
+def test_sigterm_closes_the_browser(bundle: Bundle) -> None:
+    before = _chromiums()
+    process = subprocess.Popen(
+        [sys.executable, "-c", _INTERRUPTED, str(bundle.directory)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "open\n"
+    assert _chromiums() > before
+    process.send_signal(signal.SIGTERM)
+    _, complaint = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert complaint.rstrip().endswith("Nothing was written; what was there before is untouched.")
+    deadline = time.monotonic() + 15
+    while _chromiums() - before and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert _chromiums() <= before
+
+
+def _chromiums() -> set[int]:
+    """Process ids of headless Chromiums that run now, on Linux."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("reads /proc")
+    found = set()
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            try:
+                command = Path(entry.path, "cmdline").read_bytes()
+            except OSError:
+                continue
+            if b"--headless" in command and b"\0" in command and b"chrom" in command.split(b"\0")[0]:
+                found.add(int(entry.name))
+    return found
