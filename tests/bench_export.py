@@ -1,8 +1,8 @@
 """`make bench`: what an export costs, and what its file runs at, beside Optimum's on the same machine in the same run.
 
 Both export the same ViT-Small (22 M parameters, 224 px, a transformers checkpoint written here with random weights) to
-ONNX. Ours captures, lowers, simplifies, proves on five pictures and times the result; Optimum's exports and validates on
-random noise. Whole processes, alternating, median; ratios above 1 mean that ours takes more.
+ONNX. Ours captures, lowers, simplifies, proves on five pictures and times the result; Optimum's exports and validates
+on random noise. Whole processes, alternating, median; ratios above 1 mean that ours takes more.
 """
 
 from __future__ import annotations

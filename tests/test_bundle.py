@@ -32,9 +32,13 @@ def test_a_published_folder_replaces_the_old_one_and_leaves_nothing_beside_it(tm
 def test_a_failure_half_way_leaves_the_old_folder_and_no_other(tmp_path: Path):
     out = tmp_path / "out"
     write(out, "old", "old")
-    with pytest.raises(RuntimeError), bundle.staging(out) as stage:
+
+    def fail_half_way(stage: Path) -> None:
         write(stage, "new", "new")
         raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError), bundle.staging(out) as stage:
+        fail_half_way(stage)
     assert (out / "old").read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
@@ -53,7 +57,7 @@ def test_a_place_that_cannot_be_written_is_a_bad_request(tmp_path: Path, where: 
 
 def test_what_vitexport_did_not_write_is_not_replaced_even_by_force(tmp_path: Path):
     write(tmp_path / "home", "thesis.tex", "years of work")
-    with pytest.raises(BadRequest, match="is not empty. Add --force"):
+    with pytest.raises(BadRequest, match=r"is not empty\. Add --force"):
         bundle.claim(tmp_path / "home", force=False)
     with pytest.raises(BadRequest, match="was not written by vitexport"):
         bundle.claim(tmp_path / "home", force=True)

@@ -11,9 +11,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from conftest import TESTS, TINY
 from PIL import Image
 
+from conftest import TESTS, TINY
 from vitexport import ExportRequest, capture, export, models, parity, photos, registry
 from vitexport.bundle import read_golden
 from vitexport.contract import Report, Result, SourceModel
@@ -82,7 +82,7 @@ def test_taps_return_intermediates_and_unknown_ones_are_refused(tmp_path: Path):
         outputs = session.run(pixel_values).outputs
     assert outputs[gelu].shape == (1, 16, 16)
     np.testing.assert_allclose(outputs["logits"], golden["logits"], atol=1e-5)
-    with pytest.raises(BadRequest, match="'nonsense' is no value of model.onnx"):
+    with pytest.raises(BadRequest, match=r"'nonsense' is no value of model\.onnx"):
         target.open(bundle, "fp32", "cpu", taps=("nonsense",))
 
 

@@ -225,9 +225,8 @@ def _targets(arguments: list[str]) -> int:
         print(f"{name:<12} {traits.summary}")
         for precision in traits.precisions:
             default = " (default)" if precision.default else ""
-            print(
-                f"{'':<12}   {precision.name}{default}: {precision.metric} <= {precision.tolerance:g}; {precision.because}"
-            )
+            bound = f"{precision.metric} <= {precision.tolerance:g}"
+            print(f"{'':<12}   {precision.name}{default}: {bound}; {precision.because}")
         print(f"{'':<12}   proven on: {', '.join(traits.providers)}")
         for need in traits.needs:
             try:

@@ -138,8 +138,8 @@ def verify(
     """Judge an artifact's ``answers`` against PyTorch's ``references``, one mapping of outputs per image.
 
     Passes where every output has the right name, shape and dtype, is finite, and stays within the variant's tolerance;
-    masks must also overlap with IoU above 0.99. ``images`` names the pictures, for the reason of a failure; ``spread`` is
-    PyTorch's own :func:`contrast` between photos.
+    masks must also overlap with IoU above 0.99. ``images`` names the pictures, for the reason of a failure;
+    ``spread`` is PyTorch's own :func:`contrast` between photos.
     """
     compared: list[_Comparison] = []
     for name, reference, answer in zip(images, references, answers, strict=True):
