@@ -63,6 +63,15 @@ def dinov2(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
+def deit(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """DeiT's processor squashes to 256 and takes the centre 224 out: here 72 and 64."""
+    torch.manual_seed(0)
+    config = transformers.DeiTConfig(image_size=64, patch_size=16, id2label=LABELS, **SMALL)
+    processor = transformers.DeiTImageProcessor(size={"height": 72, "width": 72}, crop_size={"height": 64, "width": 64})
+    return saved(tmp_path_factory.mktemp("deit"), transformers.DeiTForImageClassification(config), processor)
+
+
+@pytest.fixture(scope="module")
 def segformer(tmp_path_factory: pytest.TempPathFactory) -> str:
     torch.manual_seed(0)
     config = transformers.SegformerConfig(
@@ -92,10 +101,10 @@ def rows_resized(image: np.ndarray, how: Preprocessing) -> Image.Image:
     moves bilinear values by one of 255 (https://github.com/python-pillow/Pillow/pull/9549).
     """
     kernel = getattr(Image.Resampling, how.interpolation.upper())
-    return Image.fromarray(image).resize((how.size.width, image.shape[0]), kernel)
+    return Image.fromarray(image).resize(((how.resize or how.size).width, image.shape[0]), kernel)
 
 
-@pytest.mark.parametrize("checkpoint", ["vit", "dinov2", "segformer"])
+@pytest.mark.parametrize("checkpoint", ["vit", "deit", "dinov2", "segformer"])
 def test_preprocessing_is_the_slow_processors_own(checkpoint: str, request: pytest.FixtureRequest) -> None:
     folder = request.getfixturevalue(checkpoint)
     ours = load(folder).preprocessing
@@ -197,7 +206,7 @@ def edited(folder: str, to: Path, name: str, **changes: object) -> str:
         ("config.json", {"model_type": "bert"}, "Optimum does not export 'bert' for image-classification"),
         ("preprocessor_config.json", {"do_resize": False}, "in a way that vitexport cannot describe"),
         ("preprocessor_config.json", {"rescale_factor": 1.0}, "in a way that vitexport cannot describe"),
-        ("preprocessor_config.json", {"size": {"shortest_edge": 64}}, "either covers and crops, or squashes"),
+        ("preprocessor_config.json", {"size": {"shortest_edge": 64}}, "pictures of no fixed size"),
     ],
 )
 def test_what_cannot_be_exported_is_refused_with_a_sentence(

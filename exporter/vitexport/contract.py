@@ -104,8 +104,8 @@ class Preprocessing:
 
     RGB uint8 -> resize (Pillow's antialiased filters) -> centre crop -> float32 / 255 -> (x - mean) / std -> NCHW.
 
-    ``fit`` says how a photo of another shape is fitted: ``crop`` scales it until it covers ``size / crop_pct`` and cuts
-    the centre out; ``squash`` resizes both sides to ``size`` at once.
+    ``fit`` says how a photo of another shape is resized: ``crop`` scales it until it covers ``resize``, ``squash``
+    stretches it to exactly that. The centre crop then takes ``size`` out of either.
     """
 
     size: Size
@@ -114,7 +114,7 @@ class Preprocessing:
     interpolation: Literal["bilinear", "bicubic", "nearest", "lanczos"] = "bilinear"
     fit: Literal["crop", "squash"] = "squash"
     resize: Size | None = None
-    """``crop`` only: what the resized photo must cover, as close as its aspect ratio allows. None: ``size``."""
+    """What is resized to before the crop. None: ``size``, so that ``squash`` has nothing left to crop."""
     crop_rounding: Literal["half-even", "floor"] = "half-even"
     """How an odd margin is halved: torchvision (timm) rounds half to even, transformers rounds down."""
 

@@ -27,9 +27,9 @@ def resized_size(photo: Size, how: Preprocessing) -> Size:
     truncated to an integer where the target is square, as torchvision's and transformers' shortest-edge resize do, and
     rounded where it is not, as timm's ``ResizeKeepRatio`` does.
     """
-    if how.fit == "squash":
-        return how.size
     cover = how.resize or how.size
+    if how.fit == "squash":
+        return cover
     whole = int if cover.height == cover.width else round
     if cover.height * photo.width >= cover.width * photo.height:
         return Size(cover.height, max(cover.width, whole(cover.height * photo.width / photo.height)))

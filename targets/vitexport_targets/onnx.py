@@ -18,6 +18,7 @@ from vitexport.contract import (
     ExportRequest,
     Preprocessing,
     Session,
+    Size,
     SourceModel,
     Traits,
     Variant,
@@ -75,16 +76,21 @@ def _config(source: SourceModel) -> dict[str, Any]:
 
 def _preprocessor_config(how: Preprocessing) -> dict[str, Any]:
     """transformers' ``preprocessor_config.json`` for the same pixels."""
-    size = {"height": how.size.height, "width": how.size.width}
-    fitting: dict[str, Any] = {"do_center_crop": False, "size": size, "image_processor_type": "ViTImageProcessor"}
-    if how.fit == "crop":
-        cover = how.resize or how.size
-        fitting = {
-            "do_center_crop": True,
-            "crop_size": size,
-            "size": {"shortest_edge": min(cover.height, cover.width)},
-            "image_processor_type": "BitImageProcessor",
-        }
+
+    def sides(size: Size) -> dict[str, int]:
+        return {"height": size.height, "width": size.width}
+
+    resize = how.resize or how.size
+    fitting: dict[str, Any] = {
+        "image_processor_type": "BitImageProcessor",
+        "size": {"shortest_edge": min(resize.height, resize.width)},
+        "do_center_crop": True,
+        "crop_size": sides(how.size),
+    }
+    if how.fit == "squash":
+        fitting |= {"image_processor_type": "DeiTImageProcessor", "size": sides(resize)}
+        if resize == how.size:
+            fitting |= {"image_processor_type": "ViTImageProcessor", "do_center_crop": False}
     return {
         "do_convert_rgb": True,
         "do_resize": True,

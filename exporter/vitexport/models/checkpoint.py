@@ -164,10 +164,10 @@ def _as_data(processor: Any, name: str, size: Size | None) -> Preprocessing:
             "Wrap it in a factory with a Preprocessing of your own (path/to/file.py:factory)."
         )
     shortest_edge = "shortest_edge" in processor.size
-    if shortest_edge != bool(crops) or (crops and (crop is None or crop.height > resize.height)):
+    if (shortest_edge and not crops) or (crops and (crop is None or crop.height > resize.height)):
         raise BadRequest(
-            f"'{name}' resizes to {dict(processor.size)} and {'crops' if crops else 'does not crop'}, which vitexport "
-            "cannot describe: it either covers and crops, or squashes. Use a factory (path/to/file.py:factory)."
+            f"'{name}' resizes to {dict(processor.size)} and {'crops' if crops else 'does not crop'}, which gives "
+            "pictures of no fixed size or pads them. Use a factory (path/to/file.py:factory)."
         )
     own = crop if crops and crop is not None else resize
     wanted = size or own
@@ -178,7 +178,7 @@ def _as_data(processor: Any, name: str, size: Size | None) -> Preprocessing:
         mean=_triple(processor.image_mean) if normalises else (0.0, 0.0, 0.0),
         std=_triple(processor.image_std) if normalises else (1.0, 1.0, 1.0),
         interpolation=_INTERPOLATIONS[int(processor.resample)],
-        fit="crop" if crops else "squash",
+        fit="crop" if shortest_edge else "squash",
         resize=cover if crops else None,
         crop_rounding="floor",
     )

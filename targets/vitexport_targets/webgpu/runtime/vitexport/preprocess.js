@@ -37,8 +37,8 @@ export async function decode(picture) {
  * @returns {Size}
  */
 export function resizedSize(photo, how) {
-  if (how.fit === 'squash') return how.size;
   const cover = how.resize ?? how.size;
+  if (how.fit === 'squash') return cover;
   const whole = cover.height === cover.width ? Math.trunc : halfToEven;
   if (cover.height * photo.width >= cover.width * photo.height) {
     return { height: cover.height, width: Math.max(cover.width, whole((cover.height * photo.width) / photo.height)) };
