@@ -145,10 +145,10 @@ def answers(network: models.Network) -> list[np.ndarray]:  # type: ignore[name-d
 
 @pytest.mark.parametrize("model", ["vit_tiny", "dinov2_small", "swin_tiny", "vit_tiny_seg"])
 def test_random_weights_answer_every_photo_differently(model: str) -> None:
-    """Parity is well-posed at 100 tolerances of contrast: 0.5 for fp16's 5e-3."""
+    """Parity is well-posed at 100 tolerances of contrast: 0.8 for fp16's 8e-3."""
     got = answers(models.build(ExportRequest(model=model, weights="random")))
     contrasts = [np.abs(a - b).max() / np.abs(b).max() for a in got for b in got if a is not b]
-    assert min(contrasts) >= 0.5
+    assert min(contrasts) >= 0.8
     # About 1, and features behind a final norm with gammas in 0.3..0.8 about 0.55; fp16 overflows at 65504.
     assert 0.4 < np.std(got) < 1.5
 
