@@ -53,7 +53,7 @@ def test_the_table_ends_with_the_next_command(vitexport: Command, tmp_path: Path
     assert done.returncode == 0, done.stderr
     for word in ("target", "precision", "drift", "SNR dB", "agreement", "cold ms", "median ms", "verdict", "passed"):
         assert word in done.stdout
-    assert done.stdout.splitlines()[-1].startswith("Next: vitexport bench exports/tiny")
+    assert done.stdout.splitlines()[-1].startswith("Next: python -m vitexport bench exports/tiny")
     for step in ("capture", "lower", "optimise", "parity", "bench"):
         assert f"  {step}" in done.stderr
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import signal
 import sys
 import time
@@ -149,8 +150,17 @@ def _export(arguments: list[str]) -> int:
         print()
         render(report.results)
         print()
-        print(summary(report))
+        print(summary(report, _called_as()))
     return pipeline.exit_code(report)
+
+
+def _called_as() -> str:
+    """What to type to get this program again: its name where the shell finds it, else the path that was typed."""
+    called = Path(sys.argv[0])
+    if called.name != "vitexport":
+        return "python -m vitexport"
+    found = shutil.which("vitexport")
+    return "vitexport" if found and Path(found).resolve() == called.resolve() else str(called)
 
 
 def _request(asked: argparse.Namespace) -> ExportRequest:

@@ -38,8 +38,8 @@ def render(results: Sequence[Result], file: IO[str] | None = None) -> None:
         console.print(line, style="dim", soft_wrap=True)
 
 
-def summary(report: Report) -> str:
-    """The closing lines: where it is, and what to type next."""
+def summary(report: Report, command: str = "vitexport") -> str:
+    """The closing lines: where it is, and what to type next. ``command`` is how this program was called."""
     out = Path(report.out)
     passed, failed, unrun = (sum(r.verdict == v for r in report.results) for v in ("passed", "failed", "not run"))
     counted = f"{passed} passed, {failed} failed, {unrun} not run."
@@ -49,7 +49,7 @@ def summary(report: Report) -> str:
     elif passed:
         targets = list(dict.fromkeys(r.target for r in report.results))
         shown = next((t for t in targets if (out / t / "index.html").is_file()), None)
-        lines.append(f"Next: vitexport preview {out / shown}" if shown else f"Next: vitexport bench {out / targets[0]}")
+        lines.append(f"Next: {command} preview {out / shown}" if shown else f"Next: {command} bench {out / targets[0]}")
     return "\n".join(lines)
 
 
