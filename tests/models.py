@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
+
 import torch
 from torch import nn
 
@@ -79,3 +82,47 @@ def untraceable() -> nn.Module:
 
 def not_a_module() -> int:
     return 42
+
+
+def any_size() -> nn.Module:
+    """Takes any size, so that a ladder's rungs share all of their weights."""
+    layers = nn.Sequential(nn.Conv2d(3, 32, 4, stride=4), nn.GELU(), nn.Conv2d(32, 32, 3, padding=1), Pooled())
+    generator = torch.Generator().manual_seed(0)
+    for parameter in layers.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator) * 0.3
+    return layers
+
+
+class Pooled(nn.Module):
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return features.amax((2, 3)) - features.mean((2, 3))
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = any_size()
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        if pixel_values.shape[-1] != 64:
+            raise ValueError("64 pixels, please")
+        return self.layers(pixel_values)
+
+
+def tied() -> nn.Module:
+    return Tied()
+
+
+def exits() -> nn.Module:
+    raise SystemExit(3)
+
+
+def wordy() -> nn.Module:
+    raise RuntimeError("first\nsecond\nthird")
+
+
+def tiny_once_there_is_a_report() -> Network:
+    """Waits for another export to finish."""
+    while not Path("out/report.json").is_file():
+        time.sleep(0.05)
+    return tiny()

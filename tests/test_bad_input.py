@@ -10,8 +10,10 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from conftest import TESTS, TINY, Command
 
@@ -34,7 +36,13 @@ def expect(done: subprocess.CompletedProcess[str], code: int, *said: str) -> Non
         (("--model", "vit_smal"), ("Unknown model 'vit_smal'.", "Did you mean 'vit_small'?")),
         (("--model", TINY, "--target", "webgp"), ("Unknown target 'webgp'.", "Did you mean 'webgpu'?")),
         (("--model", TINY, *REFERENCE, "--precision", "fp31"), ("no precision 'fp31'.", "It offers: fp32.")),
+        (("--model", TINY, "--target", "ONNX"), ("Unknown target 'ONNX'.", "Did you mean 'onnx'?")),
         (("--model", TINY, "--size", "0"), ("'0' is not a size.", "such as 144x256")),
+        (("--model", TINY, "--size", ""), ("'' is not a size.",)),
+        (("--model", TINY, "--size", "1000000000"), ("'1000000000' is not a size.",)),
+        (("--model", TINY, "--out", ""), ("--out is empty.",)),
+        (("--model", TINY, "--out", "."), ("the folder you are in",)),
+        (("--model", TINY, "--seed", "-1"), ("--seed -1 is not a whole number",)),
         (("--model", TINY, "--size", "1x2x3"), ("'1x2x3' is not a size.",)),
         (
             ("--model", "vit_tiny", "--weights", "random", "--size", "250", *REFERENCE),
@@ -45,9 +53,12 @@ def expect(done: subprocess.CompletedProcess[str], code: int, *said: str) -> Non
         (("--model", TINY, "--task", "clasify"), ("invalid choice: 'clasify'",)),
         (("--model", TINY, *REFERENCE, "--max-file", "1MiB"), ("cannot honour --max-file",)),
         (("--model", TINY, "--max-file", "lots"), ("--max-file 'lots' is not a size.",)),
+        (("--model", "hf:", *REFERENCE), ("'hf:' names no checkpoint. Write hf:ORG/NAME",)),
         (("--model", "absent.py:make", *REFERENCE), ("There is no file 'absent.py'.",)),
         (("--model", f"{TESTS / 'models.py'}:absent", *REFERENCE), ("'absent'",)),
         (("--model", f"{TESTS / 'models.py'}:not_a_module", *REFERENCE), ("not_a_module",)),
+        (("--model", f"{TESTS / 'models.py'}:exits", *REFERENCE), ("failed to build a model: SystemExit: 3.",)),
+        (("--model", f"{TESTS / 'models.py'}:wordy", *REFERENCE), ("failed to build a model: RuntimeError: first.",)),
         (("chek", "somewhere"), ("Unknown command 'chek'.", "Did you mean 'check'?")),
         (("check", "absent"), ("'absent' is not a folder.",)),
         (("bench", "."), ("holds no bundle",)),
@@ -79,6 +90,14 @@ def test_images_without_an_image_are_refused(vitexport: Command, tmp_path: Path)
     (photos / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
     (photos / "empty.jpg").write_bytes(b"")
     expect(vitexport("--model", TINY, *REFERENCE, "--images", photos), 2, "broken.png", "cannot be read as an image")
+
+
+def test_sixteen_bit_images_are_refused_and_not_clipped_to_white(vitexport: Command, tmp_path: Path):
+    (tmp_path / "photos" / "folder.png").mkdir(parents=True)  # not an image, whatever its name
+    Image.new("RGB", (8, 8)).save(tmp_path / "photos" / "a.png")
+    Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(tmp_path / "photos" / "b.png")
+    done = vitexport("--model", TINY, *REFERENCE, "--images", tmp_path / "photos")
+    expect(done, 2, "b.png' has more than 8 bits a channel")
 
 
 def test_truncated_weights_are_refused(vitexport: Command, tmp_path: Path):
@@ -116,6 +135,7 @@ def test_a_missing_browser_or_npm_package_is_3_before_any_work(vitexport: Comman
 def test_a_module_that_torch_cannot_capture_is_4(vitexport: Command, tmp_path: Path):
     done = vitexport("--model", f"{TESTS / 'models.py'}:untraceable", *REFERENCE, "--size", "32")
     expect(done, 4, "torch.export cannot capture")
+    assert len(done.stderr.splitlines()) == 1, "torch's dump of the graph is not for the user"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -129,13 +149,27 @@ def test_an_ill_posed_parity_is_5_and_keeps_the_last_good_bundle(vitexport: Comm
     assert (tmp_path / "out" / "report.json").read_bytes() == good
 
 
+def test_the_second_of_two_exports_to_one_folder_does_not_replace_the_first(vitexport: Command, tmp_path: Path):
+    """It found the folder absent when it started; what another process has put there since is kept all the same."""
+    slow = f"{TESTS / 'models.py'}:tiny_once_there_is_a_report"
+    command = [sys.executable, "-m", "vitexport", "--model", slow, *REFERENCE, "--out", "out"]
+    second = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    assert vitexport("--model", TINY, *REFERENCE, "--out", "out").returncode == 0
+    first = (tmp_path / "out" / "report.json").read_bytes()
+    _, stderr = second.communicate(timeout=300)
+    assert (second.returncode, "'out' is not empty" in stderr) == (2, True), stderr
+    assert (tmp_path / "out" / "report.json").read_bytes() == first
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
 def test_a_damaged_bundle_is_5(vitexport: Command, tmp_path: Path):
     assert vitexport("--model", TINY, *REFERENCE, "--out", "out").returncode == 0
-    model = tmp_path / "out" / "reference" / "model.pt2"
+    model = tmp_path / "out" / "reference" / "model_32x32.pt2"
     model.write_bytes(model.read_bytes()[:-1])
-    expect(vitexport("check", "out"), 5, "'model.pt2' is not the file that was exported")
+    for command in ("check", "bench"):
+        expect(vitexport(command, "out"), 5, "'model_32x32.pt2' is not the file that was exported")
     model.unlink()
-    expect(vitexport("check", "out"), 5, "'model.pt2' is missing")
+    expect(vitexport("check", "out"), 5, "'model_32x32.pt2' is missing")
 
 
 def test_a_full_disk_is_6_and_leaves_nothing(tmp_path: Path):
@@ -155,6 +189,15 @@ def test_a_full_disk_is_6_and_leaves_nothing(tmp_path: Path):
     )
     expect(done, 6, "is full")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_an_output_on_a_full_disk_is_6(tmp_path: Path):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "vitexport", "models"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (done.returncode, done.stderr.startswith("vitexport: The disk is full")) == (6, True), done.stderr
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -50,7 +50,7 @@ def test_the_page_checks_itself_and_shows_the_golden_photos_answer(bundle: Bundl
 def test_a_picture_of_ones_own_is_answered(bundle: Bundle, page: Page) -> None:
     with serve(Site(bundle.directory)) as url:
         web_bundles.verdict(page, url)
-        page.set_input_files("#file", bundle.path(bundle.manifest.golden[1].photo))
+        page.set_input_files("#file", bundle.path(bundle.rung.golden[1].photo))
         page.locator("#status", has_text="1.png").and_(page.locator(":has-text('in the network')")).wait_for()
 
 
@@ -69,7 +69,7 @@ def test_a_mask_is_shown_as_a_composite(page: Page) -> None:
 
 
 def test_a_damaged_golden_file_fails(bundle: Bundle, page: Page, tmp_path: Path) -> None:
-    path = bundle.manifest.golden[0].outputs["logits"]
+    path = bundle.rung.golden[0].outputs["logits"]
     damaged = web_bundles.changed(bundle, tmp_path, web_bundles.flip_a_bit(path, 3))
     with serve(Site(damaged.directory)) as url:
         assert web_bundles.verdict(page, url) == (
@@ -79,7 +79,7 @@ def test_a_damaged_golden_file_fails(bundle: Bundle, page: Page, tmp_path: Path)
 
 
 def test_an_answer_that_is_not_pytorchs_fails(bundle: Bundle, page: Page, tmp_path: Path) -> None:
-    path = bundle.manifest.golden[0].outputs["logits"]
+    path = bundle.rung.golden[0].outputs["logits"]
     wrong = web_bundles.changed(bundle, tmp_path, web_bundles.flip_a_bit(path, 2), rehash=True)
     with serve(Site(wrong.directory)) as url:
         verdict, reason = web_bundles.verdict(page, url)

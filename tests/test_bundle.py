@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,26 +65,86 @@ def test_what_vitexport_did_not_write_is_not_replaced_even_by_force(tmp_path: Pa
         bundle.claim(tmp_path / "home", force=True)
 
 
+def test_a_link_stays_and_what_it_names_is_replaced(tmp_path: Path):
+    for goal in ("real", "absent"):
+        (tmp_path / "link").unlink(missing_ok=True)
+        (tmp_path / "link").symlink_to(goal)
+        out = bundle.place(str(tmp_path / "link"))
+        with bundle.staging(out) as stage:
+            write(stage, "new", "new")
+            bundle.publish(stage, out)
+        assert (tmp_path / "link").is_symlink()
+        assert (tmp_path / goal / "new").read_text() == "new"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["absent", "link", "real"]
+    assert bundle.place(str(tmp_path / "real" / "..")) == tmp_path
+
+
+def test_the_folder_one_stands_in_is_not_pulled_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for out in (".", "..", "/"):
+        with pytest.raises(BadRequest, match="the folder you are in"):
+            bundle.claim(bundle.place(out), force=False)
+    with pytest.raises(BadRequest, match="--out is empty"):
+        bundle.place("")
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a" * 250])
+def test_a_name_that_the_file_system_cannot_hold_is_a_bad_request(tmp_path: Path, name: str):
+    def write_it() -> None:
+        bundle.claim(tmp_path / name, force=False)
+        with bundle.staging(tmp_path / name):
+            pass
+
+    with pytest.raises(BadRequest, match="cannot be written"):
+        write_it()
+
+
+def test_a_folder_that_is_taken_away_half_way_is_the_worlds_failure(tmp_path: Path):
+    def lose_it(stage: Path) -> None:
+        os.rmdir(stage)
+        write(stage / "deep", "new", "new")
+        os.rename(stage, stage / "inside")
+
+    with pytest.raises(WorldFailed, match="can no longer be written"), bundle.staging(tmp_path / "out") as stage:
+        lose_it(stage)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 3 EB")]
+)
+def test_memory_that_runs_out_is_the_worlds_failure(tmp_path: Path, error: Exception):
+    with pytest.raises(WorldFailed, match="memory does not suffice"), bundle.staging(tmp_path / "out"):
+        raise error
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_empty_or_absent_folder_may_be_written(tmp_path: Path):
     bundle.claim(tmp_path, force=False)
     bundle.claim(tmp_path / "absent", force=False)
 
 
+RUNG = {
+    "input_shape": [1, 3, 8, 8],
+    "preprocessing": {"size": {"height": 8, "width": 8}},
+    "outputs": [{"name": "logits", "meaning": "logits", "shape": [1, 2]}],
+    "variants": [{"precision": "fp32", "files": ["model.pt2"], "tolerance": 1e-5}],
+    "golden": [{"name": "g", "photo": "g.png", "input": "g.in", "outputs": {"logits": "g.out"}}],
+    "rounding": 1e-6,
+}
 MANIFEST = {
     "schema_version": 1,
     "target": "reference",
     "model": "m",
     "task": "classify",
     "input_name": "pixel_values",
-    "input_shape": [1, 3, 8, 8],
-    "preprocessing": {"size": {"height": 8, "width": 8}},
-    "outputs": [{"name": "logits", "meaning": "logits", "shape": [1, 2]}],
-    "variants": [{"precision": "fp32", "files": ["model.pt2"], "tolerance": 1e-5}],
-    "golden": [],
+    "rungs": [RUNG],
     "provenance": {"origin": "o", "licence": "l", "weights_sha256": "0"},
     "toolchain": {},
-    "rounding": 1e-6,
-    "files": [],
+    "files": [
+        {"path": path, "bytes": size, "sha256": "0"}
+        for path, size in {"model.pt2": 1, "g.png": 1, "g.in": 4 * 3 * 8 * 8, "g.out": 4 * 2}.items()
+    ],
 }
 
 
@@ -93,17 +155,42 @@ def test_a_manifest_round_trips():
 
 @pytest.mark.parametrize("path", ["../secret", "/etc/passwd", "a/../../b", "a\\..\\b", ""])
 def test_a_manifest_that_points_outside_is_refused(tmp_path: Path, path: str):
-    bad = {**MANIFEST, "variants": [{"precision": "fp32", "files": [path], "tolerance": 1e-5}]}
+    variant = {"precision": "fp32", "files": [path], "tolerance": 1e-5}
+    bad = {**MANIFEST, "rungs": [{**RUNG, "variants": [variant]}]}
     write(tmp_path, "manifest.json", json.dumps(bad))
     with pytest.raises(BadRequest, match="names a file outside its folder"):
         read_bundle(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema_version": 2}', json.dumps({**MANIFEST, "variants": 3})])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema_version": 2}', json.dumps({**MANIFEST, "rungs": 3})])
 def test_a_manifest_that_cannot_be_read_is_said_in_a_sentence(tmp_path: Path, text: str):
     write(tmp_path, "manifest.json", text)
     with pytest.raises(BadRequest, match="is not a manifest this version reads"):
         read_bundle(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"variants": []}, "it has no variants"),
+        ({"rungs": []}, "it lists no size to run at"),
+        ({"golden": []}, "it has no variants, no outputs or no golden cases"),
+        ({"files": MANIFEST["files"][1:]}, "its files do not list 'model.pt2'"),
+        ({"input_shape": [1, 3, 9**9, 8]}, "is not that of its preprocessing"),
+        ({"input_shape": [8, 8]}, "is not that of its preprocessing"),
+        ({"outputs": [{"name": "other", "meaning": "logits", "shape": [1, 2]}]}, "'g' does not answer every output"),
+        ({"outputs": [{"name": "logits", "meaning": "logits", "shape": [1, 3]}]}, "'g.out' does not hold a tensor"),
+    ],
+)
+def test_a_manifest_that_would_pass_anything_is_refused(tmp_path: Path, changed: dict[str, Any], said: str):
+    write(tmp_path, "manifest.json", json.dumps(MANIFEST))
+    assert read_bundle(tmp_path).manifest.model == "m"
+    top = {**MANIFEST, **{k: v for k, v in changed.items() if k in MANIFEST}}
+    rungs = [{**rung, **{k: v for k, v in changed.items() if k in RUNG}} for rung in top["rungs"]]
+    write(tmp_path, "manifest.json", json.dumps({**top, "rungs": rungs}))
+    with pytest.raises(BadRequest, match="was changed after the export") as refused:
+        read_bundle(tmp_path)
+    assert said in str(refused.value)
 
 
 def test_a_folder_without_a_bundle_is_said(tmp_path: Path):

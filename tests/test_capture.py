@@ -51,6 +51,13 @@ def inputs(source: SourceModel) -> np.ndarray:
     return np.concatenate([preprocess(p.image, source.preprocessing) for p in PROBES])
 
 
+def test_float32_rounding_is_measured_against_float64() -> None:
+    source = capture(network(Answers()), "small", PROBES)
+    assert 1e-8 < source.rounding < 1e-5
+    steep = capture(network(Answers(lambda y: torch.sin(1e3 * y))), "steep", PROBES)
+    assert steep.rounding > 10 * source.rounding
+
+
 def test_a_source_model_says_all_that_is_known() -> None:
     module = Answers()
     source = capture(network(module), "small", PROBES)
@@ -83,7 +90,7 @@ def test_training_mode_and_half_precision_are_left_behind() -> None:
 
 
 def test_a_dynamic_batch_takes_any_batch_and_a_static_one_only_one() -> None:
-    dynamic = capture(network(Answers()), "small", PROBES, dynamic_batch=True)
+    dynamic = capture(network(Answers()), "small", PROBES, dynamic=("batch",))
     for n in (1, 2, 5):
         x = inputs(dynamic)[:n]
         assert np.abs(program_answer(dynamic, x) - dynamic.forward(x)["logits"]).max() <= CAPTURE_TOLERANCE
@@ -187,4 +194,4 @@ def test_torchvision_is_importable_and_declaring_twice_is_free() -> None:
 
 def test_probes_may_be_one_and_the_batch_still_dynamic() -> None:
     one = (Probe("photo", "photo", PROBES[0].image),)
-    assert capture(network(Answers()), "small", one, dynamic_batch=True).outputs[0].shape == (1, 5)
+    assert capture(network(Answers()), "small", one, dynamic=("batch",)).outputs[0].shape == (1, 5)

@@ -56,6 +56,7 @@ def test_the_table_ends_with_the_next_command(vitexport: Command, tmp_path: Path
     assert done.stdout.splitlines()[-1].startswith("Next: python -m vitexport bench exports/tiny")
     for step in ("capture", "lower", "optimise", "parity", "bench"):
         assert f"  {step}" in done.stderr
+    assert "\n\n" not in done.stderr, "a carriage return is for terminals"
 
 
 def test_check_and_bench_need_nothing_but_the_bundle(vitexport: Command, tmp_path: Path):
@@ -75,13 +76,13 @@ def test_a_model_that_answers_otherwise_fails_the_check(vitexport: Command, tmp_
     """Hashes intact, answers wrong: only running it can tell."""
     assert vitexport("--model", TINY, "--target", "onnx", "--out", "out").returncode == 0
     bundle = read_bundle(tmp_path / "out" / "onnx")
-    golden = bundle.path(bundle.manifest.golden[0].outputs["logits"])
+    golden = bundle.path(bundle.rung.golden[0].outputs["logits"])
     wrong = np.frombuffer(golden.read_bytes(), "<f4").copy()
     wrong[0] += 0.01 * np.abs(wrong).max()
     golden.write_bytes(wrong.tobytes())
     manifest = json.loads((bundle.directory / "manifest.json").read_text())
     for file in manifest["files"]:
-        if file["path"] == bundle.manifest.golden[0].outputs["logits"]:
+        if file["path"] == bundle.rung.golden[0].outputs["logits"]:
             file["sha256"] = hashlib.sha256(wrong.tobytes()).hexdigest()
     (bundle.directory / "manifest.json").write_text(json.dumps(manifest))
     done = vitexport("check", "out")
@@ -98,7 +99,7 @@ def test_photos_of_ones_own_are_what_parity_is_judged_on(vitexport: Command, tmp
     done = vitexport("--model", TINY, "--target", "onnx", "--images", photos, "--out", "out", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["results"][0]["parity"]["images"] == 4  # three and the noise
-    assert {case.name for case in read_bundle(tmp_path / "out" / "onnx").manifest.golden} <= {"one", "two", "three"}
+    assert {case.name for case in read_bundle(tmp_path / "out" / "onnx").rung.golden} <= {"one", "two", "three"}
 
 
 def test_the_selfie_network_finds_the_person_in_both_precisions(tmp_path: Path):
@@ -107,9 +108,9 @@ def test_the_selfie_network_finds_the_person_in_both_precisions(tmp_path: Path):
     for result in report.results:
         assert result.verdict == "passed", result.parity
         assert result.parity.agreement > 0.99
-    name, _, golden = read_golden(read_bundle(out / "onnx"))[0]
-    assert name == "astronaut"
-    assert 0.3 < np.mean(golden["mask"] > 0.5) < 0.8
+    golden = read_golden(read_bundle(out / "onnx"))[0]
+    assert golden.name == "astronaut"
+    assert 0.3 < np.mean(golden.reference["mask"] > 0.5) < 0.8
     assert Image.open(out / "proof.png").size[0] > 600
 
 

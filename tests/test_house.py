@@ -12,6 +12,7 @@ import pytest
 
 import vitexport as package
 from vitexport import cli, models, registry
+from vitexport.commands import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -88,7 +89,7 @@ def test_the_version_is_written_once_for_people_and_once_for_pip():
 
 
 def test_the_readme_names_every_command_target_precision_and_preset():
-    for name in (*cli._COMMANDS, *registry.names(), *models.presets()):
+    for name in (*COMMANDS, *registry.names(), *models.presets()):
         assert f"`{name}`" in README or f"vitexport {name}" in README, name
     for option in re.findall(r"--[a-z-]+", cli._export_parser().format_help()):
         assert option in README, option

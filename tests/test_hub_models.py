@@ -149,7 +149,7 @@ def test_a_classifier_can_be_asked_for_features(vit: str) -> None:
 @pytest.mark.parametrize("size", ["96", "48x80"])
 def test_another_size_bakes_transformers_own_interpolation(vit: str, size: str) -> None:
     wanted = Size.parse(size)
-    network = load(vit, size=wanted)
+    network = load(vit, sizes=(wanted,))
     original = transformers.ViTForImageClassification.from_pretrained(vit).eval()
     pixel_values = torch.from_numpy(preprocess(PROBES[0].image, network.preprocessing))
     assert pixel_values.shape[2:] == (wanted.height, wanted.width)
@@ -165,13 +165,56 @@ def test_dinov2s_table_is_baked_at_the_processors_size(dinov2: str) -> None:
     assert torch.equal(answer(network.module, pixel_values), answer(original, pixel_values))
     program = capture(network, "dinov2", PROBES).program
     assert not [n for n in program.graph.nodes if "upsample" in str(n.target)]  # nothing is left to do at run time
-    with pytest.raises(BadRequest, match="square sizes only, not 56x70"):
-        load(dinov2, size=Size(56, 70))
 
 
-def test_a_size_off_the_patch_grid_is_refused(vit: str) -> None:
+def test_dinov2_answers_at_a_size_that_is_not_square_as_transformers_does(dinov2: str) -> None:
+    network = load(dinov2, sizes=(Size(56, 84),))
+    original = transformers.Dinov2Model.from_pretrained(dinov2).eval()
+    pixel_values = torch.from_numpy(preprocess(PROBES[0].image, network.preprocessing))
+    assert torch.equal(answer(network.module, pixel_values), answer(original, pixel_values))
+    program = capture(network, "dinov2", PROBES).program
+    assert not [n for n in program.graph.nodes if "upsample" in str(n.target)]
+
+
+def test_a_size_off_the_patch_grid_is_refused(vit: str, segformer: str) -> None:
     with pytest.raises(BadRequest, match=r"Image size 100 is not a multiple of .*'s patch size 16\. Try 96 or 112\.$"):
-        load(vit, size=Size(100, 100))
+        load(vit, sizes=(Size(100, 100),))
+    with pytest.raises(BadRequest, match=r"Image size 64x100 is not a multiple of .*'s total stride 32\. Try 64x96 or"):
+        load(segformer, sizes=(Size(64, 100),))
+
+
+def test_segformer_learns_no_positions_and_takes_any_multiple_of_its_stride(segformer: str) -> None:
+    network = load(segformer, sizes=(Size(64, 160),))
+    assert network.pos_embed_rule == ""
+    assert answer(network.module, torch.zeros(1, 3, 64, 160)).shape == (1, 3, 16, 40)
+
+
+@pytest.mark.parametrize("weights", ["pretrained", "random"])
+@pytest.mark.parametrize(("checkpoint", "size"), [("vit", "48x80"), ("deit", "32"), ("dinov2", "98")])
+def test_rungs_of_a_ladder_share_every_weight_but_positions(
+    checkpoint: str, size: str, weights: str, request: pytest.FixtureRequest
+) -> None:
+    folder = request.getfixturevalue(checkpoint)
+    native, other = load(folder, weights=weights), load(folder, weights=weights, sizes=(Size.parse(size),))
+    ours, theirs = native.module.state_dict(), other.module.state_dict()
+    assert ours.keys() == theirs.keys()
+    changed = [name for name in ours if not torch.equal(ours[name], theirs[name])]
+    assert [name.rpartition(".")[2] for name in changed] == ["position_embeddings"]
+    assert (other.pos_embed_rule, other.pos_embed_source[:12]) == ("hf", "transformers")
+
+
+def test_a_checkpoint_that_was_not_trained_on_a_square_says_so_in_its_config(tmp_path: Path) -> None:
+    """4x9 patches are as many as 6x6: the count cannot tell."""
+    torch.manual_seed(0)
+    config = transformers.ViTConfig(image_size=[64, 144], patch_size=16, id2label=LABELS, **SMALL)
+    processor = transformers.ViTImageProcessor(size={"height": 64, "width": 144})
+    folder = saved(tmp_path, transformers.ViTForImageClassification(config), processor)
+    table = load_file(f"{folder}/model.safetensors")["vit.embeddings.position_embeddings"]
+    assert torch.equal(load(folder).module.vit.embeddings.position_embeddings, table)
+    image = table[:, 1:].reshape(1, 4, 9, 32).permute(0, 3, 1, 2)
+    wanted = torch.nn.functional.interpolate(image, size=(8, 9), mode="bicubic").flatten(2).transpose(1, 2)
+    ours = load(folder, sizes=(Size(128, 144),)).module.vit.embeddings.position_embeddings
+    assert torch.equal(ours[:, 1:], wanted)
 
 
 def test_random_weights_need_no_weights_file(vit: str, tmp_path: Path) -> None:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from vitexport import models, photos
+from vitexport import models, photos, torchvision_schemas
 from vitexport.contract import ExportRequest, Preprocessing, Size
 from vitexport.errors import BadRequest
 from vitexport.models import timm as timm_family
 from vitexport.models.network import Network
 from vitexport.preprocess import preprocess
+
+torchvision_schemas.declare()
 
 #: One rounding of float32 in the normalisation: torchvision divides by std, and so does vitexport, in float32.
 PIXEL_TOLERANCE = 1e-6
@@ -115,6 +119,16 @@ def test_a_border_fitted_checkpoint_is_refused() -> None:
             "250x256",
             "Image size 250x256 is not a multiple of vit_small's patch size 16. Try 240x256 or 256.",
         ),
+        (
+            "vit_small",
+            "250x300",
+            "Image size 250x300 is not a multiple of vit_small's patch size 16. Try 240x304 or 256x304.",
+        ),
+        (
+            "swin_tiny",
+            "64x100",
+            "Image size 64x100 is not a multiple of swin_tiny's total stride 32. Try 64x96 or 64x128.",
+        ),
         ("vit_tiny", "8", "Image size 8 is not a multiple of vit_tiny's patch size 16. Try 16."),
         ("dinov2_small", "256", "Image size 256 is not a multiple of dinov2_small's patch size 14. Try 252 or 266."),
         ("swin_tiny", "240", "Image size 240 is not a multiple of swin_tiny's total stride 32. Try 224 or 256."),
@@ -123,18 +137,150 @@ def test_a_border_fitted_checkpoint_is_refused() -> None:
 )
 def test_a_size_off_the_patch_grid_is_refused_with_the_nearest_ones(model: str, size: str, sentence: str) -> None:
     with pytest.raises(BadRequest) as caught:
-        build(model, size=Size.parse(size))
+        build(model, sizes=(Size.parse(size),))
     assert str(caught.value) == sentence
 
 
-@pytest.mark.parametrize(("model", "size"), [("vit_tiny", "96x160"), ("swin_tiny", "64"), ("resnet10t", "100x76")])
-def test_another_size_is_built_and_answers(model: str, size: str) -> None:
+@pytest.mark.parametrize(
+    ("model", "size", "rule"),
+    [
+        ("vit_tiny", "96x160", "timm"),
+        ("vit_tiny_seg", "96x64", "timm"),
+        ("resnet10t", "100x76", ""),
+    ],
+)
+def test_rungs_of_a_ladder_share_every_weight_but_positions(model: str, size: str, rule: str) -> None:
+    """So that a bundle can hold them once. The other rung is the model's own size."""
     import torch
 
-    network = build(model, size=Size.parse(size))
-    shape = (1, 3, network.preprocessing.size.height, network.preprocessing.size.width)
+    native, other = build(model), build(model, sizes=(Size.parse(size),))
+    assert (native.pos_embed_rule, other.pos_embed_rule) == ("", rule)
+    assert bool(other.pos_embed_source) == bool(rule)
+    ours, theirs = native.module.state_dict(), other.module.state_dict()
+    assert ours.keys() == theirs.keys()
+    changed = {name for name in ours if not torch.equal(ours[name], theirs[name])}
+    assert all("pos_embed" in name or "relative_position_bias_table" in name for name in changed), changed
+    assert bool(changed) == bool(rule)
+    at = other.preprocessing.size
     with torch.no_grad():
-        assert network.module(torch.zeros(shape)).shape == (1, 1000)
+        answer = other.module(torch.zeros(1, 3, at.height, at.width))
+    assert answer.shape[:2] == ((1, 2) if model == "vit_tiny_seg" else (1, 1000))
+
+
+# -------------------------------------------------------------------------------------------- weights of another size
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """A file of an architecture's weights, as somebody trained them at a size. Quicker than drawing lively ones."""
+    import timm
+    from safetensors.torch import save_file
+
+    @cache
+    def save(size: str, name: str = "vit_tiny_patch16_224") -> str:
+        at = Size.parse(size)
+        module = timm.create_model(name, img_size=(at.height, at.width))
+        path = tmp_path_factory.mktemp("weights") / f"{size}.safetensors"
+        save_file(module.state_dict(), path)
+        return str(path)
+
+    return save
+
+
+def test_a_file_trained_at_another_square_is_resampled_once_from_there(trained: Callable[..., str]) -> None:
+    import timm
+    import torch
+    from safetensors.torch import load_file
+
+    path = trained("96")
+    network = models.build(ExportRequest("vit_tiny", weights=path, sizes=(Size(160, 64),)))
+    table = load_file(path)["pos_embed"]
+    assert torch.equal(network.module.pos_embed, timm.layers.resample_abs_pos_embed(table, [10, 4], [6, 6], 1))
+    same = models.build(ExportRequest("vit_tiny", weights=path, sizes=(Size(96, 96),)))
+    assert torch.equal(same.module.pos_embed, table)
+    assert same.pos_embed_rule == ""
+
+
+def test_a_file_that_was_not_trained_on_a_square_must_say_so(trained: Callable[..., str]) -> None:
+    import timm
+    import torch
+    from safetensors.torch import load_file
+
+    path = trained("80x144")
+    with pytest.raises(
+        BadRequest, match=r"holds 45 patch positions, which is no square, .* Say which size it was trai"
+    ):
+        models.build(ExportRequest("vit_tiny", weights=path))
+    with pytest.raises(BadRequest, match=r"holds 45 patch positions, and not the 36 of the declared grid 6x6"):
+        models.build(ExportRequest("vit_tiny", weights=path, weights_size=Size(96, 96)))
+    network = models.build(ExportRequest("vit_tiny", weights=path, weights_size=Size(80, 144), sizes=(Size(64, 64),)))
+    table = load_file(path)["pos_embed"]
+    assert torch.equal(network.module.pos_embed, timm.layers.resample_abs_pos_embed(table, [4, 4], [5, 9], 1))
+
+
+def test_a_declared_grid_wins_over_a_count_that_happens_to_be_square(trained: Callable[..., str]) -> None:
+    """4x49 patches are as many as the 14x14 of the model itself."""
+    import torch
+    from safetensors.torch import load_file
+
+    path = trained("64x784")
+    network = models.build(ExportRequest("vit_tiny", weights=path, weights_size=Size(64, 784), sizes=(Size(64, 784),)))
+    assert torch.equal(network.module.pos_embed, load_file(path)["pos_embed"])
+
+
+def test_pad_size_rounds_up_and_says_so(trained: Callable[..., str]) -> None:
+    network = models.build(ExportRequest("vit_tiny", weights=trained("224"), sizes=(Size(90, 100),), pad_size=True))
+    assert network.preprocessing.size == Size(96, 112)
+    assert network.notes == ("Image size 90x100 is not a multiple of vit_tiny's patch size 16: padded to 96x112.",)
+    network = models.build(ExportRequest("vit_tiny", weights=trained("224"), sizes=(Size(96, 96),), pad_size=True))
+    assert network.notes == ()
+
+
+def test_a_position_rule_can_be_asked_for(trained: Callable[..., str]) -> None:
+    import torch
+
+    tables = {}
+    for rule in ("timm", "hf", "dinov2"):
+        network = models.build(
+            ExportRequest("vit_tiny", weights=trained("224"), sizes=(Size(96, 96),), pos_embed_rule=rule)
+        )
+        assert network.pos_embed_rule == rule
+        tables[rule] = network.module.pos_embed
+    assert not torch.equal(tables["timm"], tables["hf"])
+    assert not torch.equal(tables["hf"], tables["dinov2"])
+
+
+@pytest.mark.parametrize(
+    ("model", "rule", "sentence"),
+    [
+        ("vit_tiny", "him", "There is no position rule 'him'"),
+        ("vit_tiny", "swin", "'swin' is for relative tables, and this model learns absolute ones"),
+        ("vit_tiny_seg", "swin", "'swin' is for relative tables, and this model learns absolute ones"),
+        ("resnet10t", "timm", "'resnet10t' has no patch grid"),
+    ],
+)
+def test_a_position_rule_that_does_not_apply_is_refused(
+    trained: Callable[..., str], model: str, rule: str, sentence: str
+) -> None:
+    with pytest.raises(BadRequest, match=sentence):
+        models.build(
+            ExportRequest(
+                model,
+                weights=trained("224") if model == "vit_tiny" else "random",
+                sizes=(Size(96, 96),),
+                pos_embed_rule=rule,
+            )
+        )
+
+
+def test_a_patch_size_is_a_patch_kernel_resized(trained: Callable[..., str]) -> None:
+    file = trained("240", "flexivit_small")
+    network = models.build(ExportRequest("flexivit_small", weights=file, sizes=(Size(96, 144),), patch_size=24))
+    assert network.module.patch_embed.grid_size == (4, 6)
+    with pytest.raises(
+        BadRequest, match=r"Image size 96x100 is not a multiple of flexivit_small's patch size 24\. Try"
+    ):
+        models.build(ExportRequest("flexivit_small", weights="random", sizes=(Size(96, 100),), patch_size=24))
 
 
 def test_a_classifier_carries_labels_origin_and_a_hub_config() -> None:
@@ -165,7 +311,7 @@ def test_transformers_reads_the_hub_config_as_that_architecture(model: str, kind
 def test_transformers_reads_the_hub_config_of_any_other_architecture(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     for model in ("resnet10t", "vit_pwee_patch16_reg1_gap_256"):  # the second is a ViT by class, and by nothing else
-        network = build(model, size=Size(64, 64))
+        network = build(model, sizes=(Size(64, 64),))
         (tmp_path / "config.json").write_text(json.dumps(network.hub_config))
         config = transformers.AutoConfig.from_pretrained(tmp_path)
         assert (config.model_type, config.architecture) == ("timm_wrapper", model)
@@ -205,7 +351,7 @@ def test_an_unknown_tag_of_a_known_architecture_lists_the_tags() -> None:
 def test_the_segmenter_scores_every_pixel() -> None:
     import torch
 
-    network = build("vit_tiny_seg", size=Size(64, 96))
+    network = build("vit_tiny_seg", sizes=(Size(64, 96),))
     assert (network.task, network.meaning, network.labels) == ("segment", "segmentation", ("background", "person"))
     with torch.no_grad():
         assert network.module(torch.zeros(1, 3, 64, 96)).shape == (1, 2, 64, 96)
@@ -263,7 +409,7 @@ def own(tmp_path: Path) -> str:
 def test_the_output_of_a_bare_module_says_what_it_is_for(
     own: str, factory: str, task: str, meaning: str, output: str
 ) -> None:
-    network = build(f"{own}:{factory}", weights="pretrained", size=Size(32, 48))
+    network = build(f"{own}:{factory}", weights="pretrained", sizes=(Size(32, 48),))
     assert (network.task, network.meaning, network.output_name) == (task, meaning, output)
     assert network.preprocessing == Preprocessing(Size(32, 48))
 
@@ -271,7 +417,7 @@ def test_the_output_of_a_bare_module_says_what_it_is_for(
 def test_a_network_says_it_all_itself(own: str) -> None:
     assert build(f"{own}:network", weights="pretrained").labels == ("a",) * 6
     with pytest.raises(BadRequest, match="fixes its own size, 32x48"):
-        build(f"{own}:network", size=Size(64, 64))
+        build(f"{own}:network", sizes=(Size(64, 64),))
 
 
 def test_logits_can_be_asked_for_as_features_and_nothing_else(own: str) -> None:

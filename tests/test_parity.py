@@ -114,6 +114,11 @@ def test_masks_must_overlap_even_where_the_drift_is_small():
     assert verdict.verdict == "failed"
 
 
+def test_a_masks_scale_is_its_range_on_a_photo_without_a_person_too():
+    reference = np.full((1, 1, 8, 8), 1e-3, np.float32)
+    assert judge(MASK, reference, reference + np.float32(1e-5)).drift == pytest.approx(1e-5, rel=1e-2)
+
+
 def test_two_empty_masks_agree_and_drift_decides():
     reference = np.full((1, 1, 8, 8), 0.01, np.float32)
     near, far = reference + np.float32(1e-7), reference + np.float32(2e-4)
@@ -155,9 +160,18 @@ def test_noise_fails_on_nan_and_on_a_lost_scale_factor():
     [(0.0, 1e-4), (1e-6, 1e-4), (2.5e-5, 1e-4), (5e-5, 2e-4), (1.0, 1e-3)],
 )
 def test_a_float32_artifact_is_allowed_four_of_pytorchs_own_roundings_up_to_a_limit(rounding: float, tolerance: float):
-    assert parity.held_to(FP32, rounding).tolerance == pytest.approx(tolerance)
+    assert parity.held_to(FP32, rounding, spread=1.0).tolerance == pytest.approx(tolerance)
 
 
 def test_a_precision_that_loses_bits_is_allowed_nothing_more():
     half = Variant("fp16", ("model",), 5e-3, metric="noise")
-    assert parity.held_to(half, 1.0) == half
+    assert parity.held_to(half, rounding=1.0, spread=0.8) == half
+
+
+@pytest.mark.parametrize(("spread", "tolerance"), [(2.0, 8e-3), (0.8, 8e-3), (0.5, 5e-3), (0.08, 8e-4), (0.01, 8e-4)])
+def test_photos_that_differ_less_tighten_fp16_until_agreement_proves_something(spread: float, tolerance: float):
+    half = parity.held_to(Variant("fp16", ("model",), 8e-3, metric="noise"), rounding=1e-6, spread=spread)
+    assert half.tolerance == pytest.approx(tolerance)
+    reference = logits()
+    verdict = parity.verify((LOGITS,), [{"logits": reference}], [{"logits": reference}], half, ["photo"], spread)
+    assert verdict.verdict == ("failed" if spread < 0.08 else "passed")

@@ -12,7 +12,17 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from vitexport.contract import Manifest, Preprocessing, Provenance, Size
+from vitexport.contract import (
+    FileEntry,
+    GoldenCase,
+    Manifest,
+    OutputSpec,
+    Preprocessing,
+    Provenance,
+    Rung,
+    Size,
+    Variant,
+)
 from vitexport.errors import BadRequest
 from vitexport.manifest import encode
 from vitexport.preview import Site, serve
@@ -101,6 +111,12 @@ def test_preview_of_a_folder_without_a_bundle_says_so(tmp_path: Path) -> None:
     assert "holds no bundle" in done.stderr
 
 
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_a_number_that_is_no_port_is_a_bad_request(folder: Path, port: int) -> None:
+    with pytest.raises(BadRequest, match=r"ports are 0 to 65535"), serve(Site(folder), port):
+        pass
+
+
 def test_preview_serves_until_it_is_interrupted(folder: Path) -> None:
     manifest = Manifest(
         schema_version=1,
@@ -108,15 +124,21 @@ def test_preview_serves_until_it_is_interrupted(folder: Path) -> None:
         model="m",
         task="classify",
         input_name="pixel_values",
-        input_shape=(1, 3, 2, 2),
-        preprocessing=Preprocessing(Size(2, 2)),
-        outputs=(),
-        variants=(),
-        golden=(),
+        rungs=(
+            Rung(
+                (1, 3, 2, 2),
+                Preprocessing(Size(2, 2)),
+                (OutputSpec("logits", "logits", (1, 2)),),
+                (Variant("fp32", ("m.onnx",), 1e-4),),
+                (GoldenCase("g", "0.png", "0.f32", {"logits": "1.f32"}),),
+                0.0,
+            ),
+        ),
         provenance=Provenance("here", "MIT", "0"),
         toolchain={},
-        rounding=0.0,
-        files=(),
+        files=tuple(
+            FileEntry(path, size, "0") for path, size in {"m.onnx": 9, "0.png": 9, "0.f32": 48, "1.f32": 8}.items()
+        ),
     )
     (folder / "manifest.json").write_bytes(encode(manifest))
     process = subprocess.Popen(

@@ -120,8 +120,11 @@ def test_family_claims_its_presets_and_nothing_else() -> None:
     ("request_", "sentence"),
     [
         (ExportRequest("selfie", task="classify"), "selfie segments people and cannot classify."),
-        (ExportRequest("selfie", size=Size(512, 512)), "selfie takes 256x256 pixels, not 512x512:"),
-        (ExportRequest("selfie_landscape", size=Size(256, 256)), "selfie_landscape takes 144x256 pixels, not 256x256:"),
+        (ExportRequest("selfie", sizes=(Size(512, 512),)), "selfie takes 256x256 pixels, not 512x512:"),
+        (
+            ExportRequest("selfie_landscape", sizes=(Size(256, 256),)),
+            "selfie_landscape takes 144x256 pixels, not 256x256:",
+        ),
         (ExportRequest("selfie", weights="a.safetensors"), "'a.safetensors' is not a .tflite file"),
         (
             ExportRequest("selfie", weights="absent.tflite"),

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import onnx
+import psutil
 import pytest
 
 import web_bundles
@@ -29,7 +28,8 @@ def bundle() -> Bundle:
 
 
 def drift(bundle: Bundle, precision: str, provider: str) -> float:
-    _, pixel_values, expected = read_golden(bundle)[0]
+    golden = read_golden(bundle)[0]
+    pixel_values, expected = golden.pixel_values, golden.reference
     with TARGET.open(bundle, precision, provider) as session:
         actual = session.run(pixel_values).outputs
     assert actual.keys() == expected.keys()
@@ -37,7 +37,8 @@ def drift(bundle: Bundle, precision: str, provider: str) -> float:
 
 
 def test_webgpu_runs_every_node_and_names_its_software_adapter(bundle: Bundle) -> None:
-    _, pixel_values, expected = read_golden(bundle)[0]
+    golden = read_golden(bundle)[0]
+    pixel_values, expected = golden.pixel_values, golden.reference
     with TARGET.open(bundle, "fp32", "webgpu") as session:
         cold = session.run(pixel_values)
         steady = session.run(pixel_values)
@@ -95,7 +96,8 @@ def test_fp16_on_wasm_computes_in_float32_with_float16_weights(bundle: Bundle) -
 def test_taps_return_intermediate_values_beside_the_outputs(bundle: Bundle) -> None:
     graph = onnx.load(bundle.path("model_fp32.onnx")).graph
     normed = next(node.output[0] for node in graph.node if node.op_type == "LayerNormalization")
-    _, pixel_values, expected = read_golden(bundle)[0]
+    golden = read_golden(bundle)[0]
+    pixel_values, expected = golden.pixel_values, golden.reference
     with TARGET.open(bundle, "fp32", "wasm", taps=(normed,)) as session:
         outputs = session.run(pixel_values).outputs
     assert outputs[normed].shape == (1, 16, 16)
@@ -129,7 +131,7 @@ def test_a_bundle_without_runtime_is_proven_with_the_installed_one() -> None:
 
 def test_every_file_stays_below_25_mib_and_fp16_comes_first(bundle: Bundle) -> None:
     assert max(f.bytes for f in bundle.manifest.files) < 25 * 2**20
-    assert [v.precision for v in bundle.manifest.variants] == ["fp16", "fp32"]
+    assert [v.precision for v in bundle.rung.variants] == ["fp16", "fp32"]
     assert bundle.variant("fp16").requires == ("shader-f16",)
     assert bundle.manifest.runtime is not None
     parts = bundle.manifest.runtime.builds["asyncify"].wasm
@@ -181,7 +183,6 @@ with TARGET.open(read_bundle(Path(sys.argv[1])), "fp32", "wasm") as session:
 
 
 def test_sigterm_closes_the_browser(bundle: Bundle) -> None:
-    before = _chromiums()
     process = subprocess.Popen(
         [sys.executable, "-c", _INTERRUPTED, str(bundle.directory)],
         stdout=subprocess.PIPE,
@@ -190,28 +191,12 @@ def test_sigterm_closes_the_browser(bundle: Bundle) -> None:
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "open\n"
-    assert _chromiums() > before
+    children = psutil.Process(process.pid).children(recursive=True)
+    chromiums = [child for child in children if "chrom" in child.name().lower()]
+    assert chromiums
     process.send_signal(signal.SIGTERM)
     _, complaint = process.communicate(timeout=60)
     assert process.returncode == 1
     assert complaint.rstrip().endswith("Nothing was written; what was there before is untouched.")
-    deadline = time.monotonic() + 15
-    while _chromiums() - before and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert _chromiums() <= before
-
-
-def _chromiums() -> set[int]:
-    """Process ids of headless Chromiums that run now, on Linux."""
-    if not sys.platform.startswith("linux"):
-        pytest.skip("reads /proc")
-    found = set()
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            try:
-                command = Path(entry.path, "cmdline").read_bytes()
-            except OSError:
-                continue
-            if b"--headless" in command and b"\0" in command and b"chrom" in command.split(b"\0")[0]:
-                found.add(int(entry.name))
-    return found
+    _, alive = psutil.wait_procs(chromiums, timeout=15)
+    assert not alive

@@ -11,7 +11,7 @@ import jsonschema
 import msgspec
 import pytest
 
-from vitexport.contract import Manifest, Preprocessing, Provenance, Size
+from vitexport.contract import Manifest, Preprocessing, Provenance, Rung, Size
 from vitexport.manifest import encode
 from vitexport_targets.webgpu import generate_types
 
@@ -34,14 +34,9 @@ def test_a_written_manifest_is_valid_and_a_misspelt_one_is_not() -> None:
         model="m",
         task="features",
         input_name="pixel_values",
-        input_shape=(1, 3, 2, 2),
-        preprocessing=Preprocessing(Size(2, 2)),
-        outputs=(),
-        variants=(),
-        golden=(),
+        rungs=(Rung((1, 3, 2, 2), Preprocessing(Size(2, 2)), (), (), (), 0.0),),
         provenance=Provenance("here", "MIT", "0"),
         toolchain={},
-        rounding=0.0,
         files=(),
     )
     manifest = msgspec.json.decode(encode(written))

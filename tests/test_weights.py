@@ -126,7 +126,7 @@ def test_a_files_position_table_is_resampled_to_another_size(tmp_path: Path) -> 
     native = models.build(ExportRequest(model="vit_tiny", weights="random")).module
     path = tmp_path / "w.safetensors"
     save_file(native.state_dict(), path)
-    network = models.build(ExportRequest(model="vit_tiny", weights=str(path), size=Size(96, 160)))
+    network = models.build(ExportRequest(model="vit_tiny", weights=str(path), sizes=(Size(96, 160),)))
     assert network.module.pos_embed.shape == (1, 1 + 6 * 10, 192)
     assert network.origin == "w.safetensors"
     features = models.build(ExportRequest(model="vit_tiny", weights=str(path), task="features"))
@@ -156,7 +156,7 @@ def test_random_weights_answer_every_photo_differently(model: str) -> None:
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others() -> None:
     first, again, other = (
         weights.sha256(
-            models.build(ExportRequest(model="vit_tiny", weights="random", size=Size(64, 64), seed=s)).module
+            models.build(ExportRequest(model="vit_tiny", weights="random", sizes=(Size(64, 64),), seed=s)).module
         )
         for s in (0, 0, 1)
     )

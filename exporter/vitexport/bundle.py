@@ -19,35 +19,59 @@ from vitexport.contract import (
     INPUT_NAME,
     Artifact,
     Bundle,
+    Case,
+    Exam,
     FileEntry,
     GoldenCase,
     Manifest,
-    SourceModel,
+    Rung,
+    Variant,
 )
 from vitexport.errors import BadRequest, WorldFailed
 from vitexport.manifest import MANIFEST_NAME, REPORT_NAME, encode
-from vitexport.parity import held_to
+from vitexport.parity import contrast, held_to
 
 if TYPE_CHECKING:
-    from vitexport.contract import Probe, Tensor, Tensors
+    from vitexport.contract import Tensor
 
 #: Two, because a network that answers the same to every photo passes any exam of one.
 GOLDEN_PHOTOS = 2
 
-_UNWRITABLE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT})
+_UNWRITABLE = frozenset(
+    {
+        *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT),
+        *(errno.ENAMETOOLONG, errno.ELOOP),
+    }
+)
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 # ------------------------------------------------------------------------------------------------ publishing a folder
 
 
+def place(out: str) -> Path:
+    """The folder that ``out`` stands for: a link's goal, so that the link itself stays, and a name without ``..``."""
+    if not out:
+        raise BadRequest("--out is empty. Name a folder, or leave the option out.")
+    path = Path(out)
+    return Path(os.path.realpath(path)) if path.is_symlink() or path.name in ("", "..") else path
+
+
 def claim(out: Path, *, force: bool) -> None:
-    """Refuse, before any work, a folder that must not be written. ``force`` replaces only what vitexport wrote."""
-    if not out.exists():
+    """Refuse a folder that must not be written. ``force`` replaces only what vitexport wrote."""
+    try:
+        held = {p.name for p in out.iterdir()}
+    except FileNotFoundError:
         return
-    if not out.is_dir():
-        raise BadRequest(f"--out '{out}' is a file. Name a folder.")
-    held = {p.name for p in out.iterdir()}
+    except NotADirectoryError:
+        raise BadRequest(f"--out '{out}' is a file, or inside one. Name a folder.") from None
+    except OSError as error:
+        raise _unwritable(out, error) from error
+    if Path.cwd().is_relative_to(out.resolve()) or os.path.ismount(out):
+        raise BadRequest(
+            f"--out '{out}' is replaced whole, which the folder you are in, one above it or a mount point cannot be. "
+            f"Name a new folder, such as '{out / 'exported'}'."
+        )
     if not held:
         return
     if not force:
@@ -63,7 +87,7 @@ def claim(out: Path, *, force: bool) -> None:
 def staging(out: Path) -> Iterator[Path]:
     """A fresh empty folder beside ``out``, removed when the block ends unless :func:`publish` has moved it.
 
-    Raises ``BadRequest`` where ``out`` cannot be written, ``WorldFailed`` where the disk is full.
+    Raises ``BadRequest`` where ``out`` cannot be written, ``WorldFailed`` where disk or memory run out on the way.
     """
     stage = out.with_name(f".{out.name}.staging-{os.getpid()}")
     new_parents = [p for p in out.parents if not p.exists()]
@@ -73,10 +97,10 @@ def staging(out: Path) -> Iterator[Path]:
         stage.mkdir()
     except OSError as error:
         if error.errno in _UNWRITABLE:
-            raise BadRequest(f"--out '{out}' cannot be written ({error.strerror}). Name another folder.") from error
+            raise _unwritable(out, error) from error
         raise
     try:
-        with full_disk_is_the_world(out):
+        with _the_world_may_fail(out, stage):
             yield stage
     finally:
         shutil.rmtree(stage, ignore_errors=True)
@@ -85,8 +109,13 @@ def staging(out: Path) -> Iterator[Path]:
                 parent.rmdir()
 
 
+def _unwritable(out: Path, error: OSError) -> BadRequest:
+    return BadRequest(f"--out '{out}' cannot be written ({error.strerror}). Name another folder.")
+
+
 @contextmanager
-def full_disk_is_the_world(out: Path) -> Iterator[None]:
+def _the_world_may_fail(out: Path, stage: Path) -> Iterator[None]:
+    """What happens to ``stage`` while it is filled, and to memory, is no fault of the request's, nor of ours."""
     try:
         yield
     except OSError as error:
@@ -94,6 +123,15 @@ def full_disk_is_the_world(out: Path) -> Iterator[None]:
             raise WorldFailed(
                 f"The disk that holds '{out}' is full ({error.strerror}). Nothing was left behind; free some space."
             ) from error
+        if str(error.filename).startswith(str(stage)):
+            raise WorldFailed(
+                f"'{out}' can no longer be written ({error.strerror}). See who else writes there, and run this again."
+            ) from error
+        raise
+    except (MemoryError, RuntimeError) as error:
+        # torch's allocator raises RuntimeError: "can't allocate memory" on Linux, "not enough memory" elsewhere.
+        if isinstance(error, MemoryError) or "allocate memory" in str(error) or "enough memory" in str(error):
+            raise WorldFailed("This machine's memory does not suffice. Try a smaller --size or model.") from error
         raise
 
 
@@ -125,63 +163,72 @@ def _signals_wait() -> Iterator[None]:
 # -------------------------------------------------------------------------------------------------- filling a bundle
 
 
-def complete(
-    folder: Path,
-    target: str,
-    source: SourceModel,
-    artifact: Artifact,
-    batch: int,
-    cases: Sequence[tuple[Probe, Tensor, Tensors]],
-) -> Bundle:
-    """Add the golden cases and the manifest to what a target wrote.
-
-    ``cases``: probe, its input (1, 3, H, W) and PyTorch's outputs. ``batch`` 0 means any.
-    """
+def complete(folder: Path, target: str, exams: Sequence[Exam], artifact: Artifact) -> tuple[Bundle, ...]:
+    """Add the golden cases and the manifest to what a target wrote. One bundle per size, in the exams' order."""
     (folder / "golden").mkdir()
-    golden = tuple(_write_golden(folder, i, *case) for i, case in enumerate(cases[:GOLDEN_PHOTOS]))
+    first = exams[0].source
     manifest = Manifest(
         schema_version=1,
         target=target,
-        model=source.name,
-        task=source.task,
+        model=first.name,
+        task=first.task,
         input_name=INPUT_NAME,
-        input_shape=(batch, 3, source.size.height, source.size.width),
-        preprocessing=source.preprocessing,
-        outputs=source.outputs,
-        variants=tuple(held_to(variant, source.rounding) for variant in artifact.variants),
-        golden=golden,
-        provenance=source.provenance,
+        rungs=tuple(_rung(folder, *pair) for pair in zip(exams, artifact.variants, strict=True)),
+        provenance=first.provenance,
         toolchain=dict(sorted(artifact.toolchain.items())),
-        rounding=source.rounding,
         files=entries(folder),
         runtime=artifact.runtime,
     )
     (folder / MANIFEST_NAME).write_bytes(encode(manifest))
-    return Bundle(folder, manifest)
+    return tuple(Bundle(folder, manifest, rung) for rung in manifest.rungs)
 
 
-def _write_golden(folder: Path, index: int, probe: Probe, pixel_values: Tensor, reference: Tensors) -> GoldenCase:
-    stem = f"golden/{index}"
-    PILImage.fromarray(probe.image).save(folder / f"{stem}.png", optimize=True)
-    (folder / f"{stem}.input.f32").write_bytes(pixel_values.astype("<f4").tobytes())
-    outputs = {name: f"{stem}.{name}.f32" for name in reference}
+def _rung(folder: Path, exam: Exam, variants: tuple[Variant, ...]) -> Rung:
+    source = exam.source
+    # Of the golden photos alone: a later check has no others.
+    spread = contrast(source.outputs, [case.reference for case in exam.cases[:GOLDEN_PHOTOS]])
+    return Rung(
+        input_shape=exam.input_shape,
+        preprocessing=source.preprocessing,
+        outputs=source.outputs,
+        variants=tuple(held_to(variant, source.rounding, spread) for variant in variants),
+        golden=tuple(_write_golden(folder, exam, i) for i in range(min(GOLDEN_PHOTOS, len(source.probes)))),
+        rounding=source.rounding,
+        pos_embed_rule=source.pos_embed_rule,
+        pos_embed_source=source.pos_embed_source,
+    )
+
+
+def _write_golden(folder: Path, exam: Exam, index: int) -> GoldenCase:
+    case = exam.cases[index]
+    photo = f"golden/{index}.png"  # all sizes share it
+    if not (folder / photo).exists():
+        PILImage.fromarray(exam.source.probes[index].image).save(folder / photo, optimize=True)
+    stem = f"golden/{index}.{exam.source.size}"
+    (folder / f"{stem}.input.f32").write_bytes(case.pixel_values.astype("<f4").tobytes())
+    outputs = {name: f"{stem}.{name}.f32" for name in case.reference}
     for name, path in outputs.items():
-        (folder / path).write_bytes(reference[name].astype("<f4").tobytes())
-    return GoldenCase(probe.name, photo=f"{stem}.png", input=f"{stem}.input.f32", outputs=outputs)
+        (folder / path).write_bytes(case.reference[name].astype("<f4").tobytes())
+    return GoldenCase(case.name, photo=photo, input=f"{stem}.input.f32", outputs=outputs)
 
 
-def read_golden(bundle: Bundle) -> list[tuple[str, Tensor, Tensors]]:
-    """Name, input and PyTorch's outputs of every golden case."""
-    shapes = {o.name: o.shape for o in bundle.manifest.outputs}
-    _, *image_shape = bundle.manifest.input_shape
+def read_golden(bundle: Bundle) -> tuple[Case, ...]:
+    """The exam that a bundle carries: PyTorch's answers at export, so that no PyTorch is needed now."""
+    shapes = {o.name: o.shape for o in bundle.rung.outputs}
+    size = bundle.rung.size
 
     def load(path: str, shape: Sequence[int]) -> Tensor:
         return np.frombuffer(bundle.path(path).read_bytes(), "<f4").reshape(shape)
 
-    return [
-        (case.name, load(case.input, (1, *image_shape)), {n: load(p, shapes[n]) for n, p in case.outputs.items()})
-        for case in bundle.manifest.golden
-    ]
+    return tuple(
+        Case(
+            case.name,
+            "photo",
+            load(case.input, (1, 3, size.height, size.width)),
+            {name: load(path, shapes[name]) for name, path in case.outputs.items()},
+        )
+        for case in bundle.rung.golden
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------ hashes

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import copy
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vitexport.contract import INPUT_NAME, OutputSpec, Probe, Provenance, SourceModel
+from vitexport import dynamic as dynamic_shapes
+from vitexport.contract import Dynamic, OutputSpec, Probe, Provenance, SourceModel
 from vitexport.errors import BadRequest, LoweringFailed
 from vitexport.models import weights
 from vitexport.parity import drift
@@ -25,10 +30,11 @@ if TYPE_CHECKING:
 CAPTURE_TOLERANCE = 1e-5
 
 
-def capture(network: Network, name: str, probes: tuple[Probe, ...], dynamic_batch: bool = False) -> SourceModel:
+def capture(network: Network, name: str, probes: tuple[Probe, ...], dynamic: tuple[Dynamic, ...] = ()) -> SourceModel:
     """Fix ``network`` as a program with one input ``pixel_values``, float32 (N, 3, H, W), and one output.
 
-    N is 1, or any with ``dynamic_batch``. The program is run beside the module on a probe before it is handed on.
+    N is 1, or any where ``dynamic`` has ``batch``; H and W are the network's, or any multiple of its step where
+    ``dynamic`` has ``size``. The program is run beside the module on a probe before it is handed on.
     Raises ``BadRequest`` where the module itself does not answer the probes with finite numbers, ``LoweringFailed``
     where torch cannot capture it.
     """
@@ -40,10 +46,9 @@ def capture(network: Network, name: str, probes: tuple[Probe, ...], dynamic_batc
     forward = _forward(entry, network.output_name)
     shape = _check_answers(forward, network, name, probes, batches)
 
-    example = np.concatenate(batches[:2] if dynamic_batch else batches[:1])
-    if dynamic_batch and len(batches) < 2:
-        example = np.concatenate([example, example])
-    program = _export(entry, torch.from_numpy(example), name, dynamic_batch)
+    example = batches[0] if "batch" not in dynamic else np.concatenate([batches[0], batches[-1]])
+    every = dynamic_shapes.step(network.preprocessing.size, network.size_step)
+    program = _export(entry, torch.from_numpy(example), name, dynamic, every)
     _check_program(program, forward, network.output_name, example, name)
     return SourceModel(
         name=name,
@@ -55,6 +60,10 @@ def capture(network: Network, name: str, probes: tuple[Probe, ...], dynamic_batc
         forward=forward,
         probes=probes,
         rounding=_rounding(entry, network, batches),
+        size_step=every,
+        pos_embed_rule=network.pos_embed_rule,
+        pos_embed_source=network.pos_embed_source,
+        notes=network.notes,
         hub_config=network.hub_config,
     )
 
@@ -125,20 +134,44 @@ def _rounding(entry: torch.nn.Module, network: Network, batches: list[NDArray[np
     return worst
 
 
-def _export(entry: torch.nn.Module, example: torch.Tensor, name: str, dynamic_batch: bool) -> Any:
+def _export(entry: torch.nn.Module, example: torch.Tensor, name: str, dynamic: tuple[Dynamic, ...], every: int) -> Any:
     import torch
 
-    shapes = {INPUT_NAME: {0: torch.export.Dim("batch", min=1)}} if dynamic_batch else None
-    try:
-        with torch.no_grad(), rewriting():
+    shapes = dynamic_shapes.shapes(dynamic, every)
+    with torch.no_grad(), rewriting(), _no_dump(), dynamic_shapes.watch_ties() as ties:
+        try:
             return torch.export.export(entry, (example,), dynamic_shapes=shapes, strict=False)
-    except Exception as error:  # torch.export raises its users' and its own exceptions of every kind
-        hint = (
-            "Its batch size may be fixed by its code: leave --dynamic out."
-            if dynamic_batch
-            else ("Data-dependent Python control flow is the usual cause; it must be removed from the module.")
+        except Exception as error:  # torch.export raises its users' and its own exceptions of every kind
+            raise LoweringFailed(_why_not(error, name, dynamic, ties)) from error
+
+
+def _why_not(error: Exception, name: str, dynamic: tuple[Dynamic, ...], ties: list[dynamic_shapes.Tie]) -> str:
+    if dynamic and ties:
+        return (
+            f"'{name}' cannot leave its {' and '.join(dynamic)} open: it is tied to one by {ties[0]}. "
+            "Export a ladder of fixed sizes instead (--size, repeated), or leave --dynamic out."
         )
-        raise LoweringFailed(f"torch.export cannot capture '{name}': {_first_line(error)}. {hint}") from error
+    hint = (
+        f"Its {' or '.join(dynamic)} may be fixed by its code: leave --dynamic out."
+        if dynamic
+        else "Data-dependent Python control flow is the usual cause; it must be removed from the module."
+    )
+    return f"torch.export cannot capture '{name}': {_first_line(error)}. {hint}"
+
+
+@contextmanager
+def _no_dump() -> Iterator[None]:
+    """torch.export prints the graph of a module that it cannot capture; our sentence names the cause instead."""
+    handlers = logging.getLogger("torch").handlers
+    levels = [handler.level for handler in handlers]
+    try:
+        for handler in handlers:
+            handler.setLevel(logging.CRITICAL + 1)
+        with redirect_stderr(StringIO()):
+            yield
+    finally:
+        for handler, level in zip(handlers, levels, strict=True):
+            handler.setLevel(level)
 
 
 def _check_program(program: Any, forward: Any, output: str, example: NDArray[np.float32], name: str) -> None:

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 Verdict = Literal["passed", "failed", "not run"]
 Task = Literal["classify", "features", "segment"]
 
+#: A dimension of the input that an artifact leaves open.
+Dynamic = Literal["batch", "size"]
+
 #: What an output means, which decides how it is judged and shown.
 #: ``logits`` (N, classes) · ``features`` (N, dim) or (N, tokens, dim) · ``mask`` (N, 1, H, W), probability of
 #: foreground in 0..1 · ``segmentation`` (N, classes, H, W), scores.
@@ -39,7 +42,13 @@ Meaning = Literal["logits", "features", "mask", "segmentation"]
 #: still be right. A mask's scale is its range, 1. See :mod:`vitexport.parity`.
 Metric = Literal["drift", "noise"]
 
+#: ``batch``: two photos at once; ``size``: a photo at another size than the network was traced at.
+CaseKind = Literal["photo", "noise", "batch", "size"]
+
 INPUT_NAME = "pixel_values"  # what Optimum and transformers.js feed
+
+#: A side's upper limit is JPEG's (ITU-T T.81 B.2.2): beyond it a number is a slip of the keyboard, not a size.
+LARGEST_SIDE = 65_535
 
 
 # --------------------------------------------------------------------------------------------------- the request
@@ -59,7 +68,7 @@ class Size:
     def parse(cls, text: str) -> Size:
         """``"224"`` is square, ``"144x256"`` is height 144, width 256."""
         parts = text.lower().split("x")
-        if len(parts) > 2 or not all(p.isascii() and p.isdigit() and int(p) > 0 for p in parts):
+        if len(parts) > 2 or not all(p.isascii() and p.isdigit() and 0 < int(p) <= LARGEST_SIDE for p in parts):
             raise BadRequest(
                 f"'{text}' is not a size. Write height x width, such as 144x256, or one number for a square, such as "
                 "224."
@@ -73,8 +82,16 @@ class ExportRequest:
 
     model: str
     targets: tuple[str, ...] = ("all",)
-    size: Size | None = None
-    """None: the model's own size."""
+    sizes: tuple[Size, ...] = ()
+    """A ladder: one rung per size, in this order. Empty: the model's own size."""
+    pad_size: bool = False
+    """Round a size up to the model's patch grid instead of refusing it."""
+    pos_embed_rule: str | None = None
+    """How position tables are resampled: a name of :data:`vitexport.posembed.RULES`. None: the model's own rule."""
+    weights_size: Size | None = None
+    """The size that a weights file was trained at, where its position table does not tell."""
+    patch_size: int | None = None
+    """FlexiViT: another patch size, for which the patch kernel is resized."""
     precisions: tuple[str, ...] = ()
     """Empty: each target's defaults."""
     weights: str = "pretrained"
@@ -86,13 +103,20 @@ class ExportRequest:
     out: str | None = None
     force: bool = False
     seed: int = 0
-    dynamic: tuple[Literal["batch"], ...] = ()
+    dynamic: tuple[Dynamic, ...] = ()
     runtime: Literal["copy", "none"] = "copy"
     """Whether a web bundle carries the runtime's files or leaves them to the page's bundler."""
     max_file_bytes: int | None = None
     """Weights above this are sharded, for hosts that cap a file's size."""
     require_proof: bool = False
     """``not run`` counts as failed."""
+
+    @property
+    def size(self) -> Size | None:
+        """The one size that a network is built at. None: its own."""
+        if len(self.sizes) > 1:
+            raise ValueError("a ladder is built rung by rung: replace(request, sizes=(rung,))")
+        return self.sizes[0] if self.sizes else None
 
 
 # ------------------------------------------------------------------------------------------------- what a model eats
@@ -166,12 +190,43 @@ class SourceModel:
     probes: tuple[Probe, ...]
     rounding: float = 0.0
     """Drift of PyTorch's float32 answers from its own float64 ones: what rounding alone does to this network."""
+    size_step: int = 1
+    """Where the size is left open, heights and widths are multiples of this."""
+    pos_embed_rule: str = ""
+    pos_embed_source: str = ""
+    notes: tuple[str, ...] = ()
+    """What was done otherwise than asked, for the user to read."""
     hub_config: Mapping[str, Any] = field(default_factory=dict)
     """What a transformers ``config.json`` says of this architecture (``model_type`` and friends)."""
 
     @property
     def size(self) -> Size:
         return self.preprocessing.size
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """An input (N, 3, H, W) and what PyTorch answers to it. Photos, one by one, are what contrast is judged on."""
+
+    name: str
+    kind: CaseKind
+    pixel_values: Tensor
+    reference: Tensors
+
+
+@dataclass(frozen=True, eq=False)
+class Exam:
+    """What an artifact is held to at one size: a case for each probe of the source, in order, then batches."""
+
+    source: SourceModel
+    cases: tuple[Case, ...]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(N, 3, H, W); 0 for each dimension that the artifact is to take any of."""
+        kinds = {case.kind for case in self.cases}
+        size = Size(0, 0) if "size" in kinds else self.source.size
+        return (0 if "batch" in kinds else 1, 3, size.height, size.width)
 
 
 # ------------------------------------------------------------------------------------------------------- the bundle
@@ -232,10 +287,34 @@ class WebRuntime:
 class Artifact:
     """What a target's ``lower`` made: files in the folder it was given, not yet hashed or published."""
 
-    variants: tuple[Variant, ...]
+    variants: tuple[tuple[Variant, ...], ...]
+    """Of each source, in the order they came; a file may belong to several rungs."""
     toolchain: dict[str, str]
     """Package -> version of everything that shaped the files."""
     runtime: WebRuntime | None = None
+
+
+@dataclass(frozen=True)
+class Rung:
+    """The network at one input size, with its own exam: a ladder has several, and they share what weights they can."""
+
+    input_shape: tuple[int, ...]
+    """(N, 3, H, W); 0 means any."""
+    preprocessing: Preprocessing
+    outputs: tuple[OutputSpec, ...]
+    variants: tuple[Variant, ...]
+    """In order of preference."""
+    golden: tuple[GoldenCase, ...]
+    rounding: float
+    """Drift of PyTorch's float32 answers from its own float64 ones; see :func:`vitexport.parity.held_to`."""
+    pos_embed_rule: str = ""
+    """How learned positions were taken to this size: a rule of :mod:`vitexport.posembed`; empty where nothing was."""
+    pos_embed_source: str = ""
+    """The paper, library or file that the rule comes from."""
+
+    @property
+    def size(self) -> Size:
+        return self.preprocessing.size
 
 
 @dataclass(frozen=True)
@@ -247,17 +326,10 @@ class Manifest:
     model: str
     task: Task
     input_name: str
-    input_shape: tuple[int, ...]
-    """(N, 3, H, W); a batch of 0 means any."""
-    preprocessing: Preprocessing
-    outputs: tuple[OutputSpec, ...]
-    variants: tuple[Variant, ...]
-    """In order of preference."""
-    golden: tuple[GoldenCase, ...]
+    rungs: tuple[Rung, ...]
+    """In the order they were asked for; the first is what is used unless something else is wanted."""
     provenance: Provenance
     toolchain: dict[str, str]
-    rounding: float
-    """Drift of PyTorch's float32 answers from its own float64 ones; see :func:`vitexport.parity.held_to`."""
     files: tuple[FileEntry, ...]
     """Every file of the bundle but the manifest itself."""
     runtime: WebRuntime | None = None
@@ -265,13 +337,14 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A target's folder, with its manifest read and valid."""
+    """A target's folder, with its manifest read and valid, at one of its sizes."""
 
     directory: Path
     manifest: Manifest
+    rung: Rung
 
     def variant(self, precision: str) -> Variant:
-        return next(v for v in self.manifest.variants if v.precision == precision)
+        return next(v for v in self.rung.variants if v.precision == precision)
 
     def path(self, relative: str) -> Path:
         return self.directory / relative
@@ -373,6 +446,8 @@ class Report:
     host: dict[str, str]
     steps_s: dict[str, float]
     results: tuple[Result, ...]
+    notes: tuple[str, ...] = ()
+    """What was done otherwise than asked."""
 
     @property
     def verdict(self) -> Verdict:
@@ -445,8 +520,9 @@ class Target(Protocol):
 
     traits: Traits
 
-    def lower(self, source: SourceModel, request: ExportRequest, into: Path) -> Artifact:
-        """Write the model's files into the empty folder ``into``. Raises ``LoweringFailed``."""
+    def lower(self, sources: tuple[SourceModel, ...], request: ExportRequest, into: Path) -> Artifact:
+        """Write the model's files into the empty folder ``into``: one network at one or more sizes, the first of which
+        is the one a reader who knows nothing of ladders finds. Raises ``LoweringFailed``."""
 
     def open(self, bundle: Bundle, precision: str, provider: str, taps: tuple[str, ...] = ()) -> Session:
         """Load a variant. ``taps`` are names of intermediate values to be returned beside the outputs.

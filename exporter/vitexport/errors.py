@@ -7,8 +7,8 @@
     ├── MissingToolchain      3   a package, an npm module or a browser is not there
     ├── LoweringFailed        4   a converter refused the model
     ├── ParityFailed          5   the artifact does not compute what PyTorch computes
-    ├── WorldFailed           6   disk full, network down, permission withdrawn
-    └── Interrupted     130/143   SIGINT / SIGTERM
+    └── WorldFailed           6   disk full, network down, permission withdrawn
+    Interrupted         130/143   SIGINT / SIGTERM; a KeyboardInterrupt, so that no library's `except` keeps it
     RuntimeUnavailable        -   this host cannot run the artifact: the verdict is "not run", with this reason
 
 Anything else that escapes is our own bug: exit code 1, and a traceback only with ``--debug``.
@@ -51,7 +51,7 @@ class WorldFailed(VitexportError):
     exit_code = 6
 
 
-class Interrupted(VitexportError):
+class Interrupted(KeyboardInterrupt):
     """SIGINT or SIGTERM arrived; ``signal_number`` makes the exit code the shell's own (128 + n)."""
 
     def __init__(self, signal_number: int) -> None:
@@ -65,5 +65,6 @@ class RuntimeUnavailable(Exception):
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`` Did you mean 'x'?`` for the nearest known word, or an empty string."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" Did you mean '{near[0]}'?" if near else ""
+    spelt = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(word.lower(), list(spelt), n=1, cutoff=0.6)
+    return f" Did you mean '{spelt[near[0]]}'?" if near else ""

@@ -5,12 +5,14 @@ The TypeScript type that pages use is generated from the schema, so the three ca
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 import msgspec
 
-from vitexport.contract import Bundle, Manifest
+from vitexport.contract import Bundle, Manifest, Rung
 from vitexport.errors import BadRequest
 
 MANIFEST_NAME = "manifest.json"
@@ -31,7 +33,15 @@ def decode(data: bytes, kind: type[T]) -> T:
 
 
 def read_bundle(directory: Path) -> Bundle:
-    """A target's folder. Raises ``BadRequest`` where the manifest is missing, malformed or points outside."""
+    """A target's folder at its first size. Raises as :func:`read_bundles` does."""
+    return read_bundles(directory)[0]
+
+
+def read_bundles(directory: Path) -> tuple[Bundle, ...]:
+    """A target's folder, at each of its sizes.
+
+    Raises ``BadRequest`` where the manifest is missing, malformed, contradicts itself or points outside.
+    """
     path = directory / MANIFEST_NAME
     try:
         manifest = decode(path.read_bytes(), Manifest)
@@ -42,19 +52,21 @@ def read_bundle(directory: Path) -> Bundle:
     stray = [p for p in _paths(manifest) if not _inside(p)]
     if stray:
         raise BadRequest(f"'{path}' names a file outside its folder ({stray[0]!r}). It was not written by vitexport.")
-    return Bundle(directory, manifest)
+    if wrong := _contradiction(manifest):
+        raise BadRequest(f"'{path}' was changed after the export: {wrong}. Export the model again.")
+    return tuple(Bundle(directory, manifest, rung) for rung in manifest.rungs)
 
 
 def find_bundles(directory: Path) -> tuple[Bundle, ...]:
-    """The bundle in ``directory``, or those in its subfolders: what ``vitexport --out`` wrote."""
+    """The bundle in ``directory``, or those in its subfolders (what ``vitexport --out`` wrote), at each size."""
     if (directory / MANIFEST_NAME).is_file():
-        return (read_bundle(directory),)
+        return read_bundles(directory)
     if not directory.is_dir():
         raise BadRequest(f"'{directory}' is not a folder. Name one that vitexport wrote.")
     found = sorted(p.parent for p in directory.glob(f"*/{MANIFEST_NAME}"))
     if not found:
         raise BadRequest(f"'{directory}' holds no bundle: no {MANIFEST_NAME} in it or in its subfolders.")
-    return tuple(read_bundle(folder) for folder in found)
+    return tuple(bundle for folder in found for bundle in read_bundles(folder))
 
 
 def schema() -> dict[str, Any]:
@@ -62,11 +74,41 @@ def schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(Manifest)}
 
 
+def _contradiction(manifest: Manifest) -> str:
+    """What no export writes and every reader relies on; empty where all is well. A file that is not listed has no hash,
+    and an exam without a question is passed by everybody."""
+    sizes = {f.path: f.bytes for f in manifest.files}
+    unlisted = set(_paths(manifest)) - sizes.keys()
+    if unlisted:
+        return f"its files do not list '{min(unlisted)}'"
+    if not manifest.rungs:
+        return "it lists no size to run at"
+    return next((wrong for rung in manifest.rungs if (wrong := _wrong_rung(rung, sizes))), "")
+
+
+def _wrong_rung(rung: Rung, sizes: Mapping[str, int]) -> str:
+    if not (rung.variants and rung.golden and rung.outputs and all(v.files for v in rung.variants)):
+        return "it has no variants, no outputs or no golden cases"
+    picture = (3, rung.size.height, rung.size.width)
+    if len(rung.input_shape) != 4 or any(n not in (0, m) for n, m in zip(rung.input_shape[1:], picture, strict=True)):
+        return f"its input_shape {rung.input_shape} is not that of its preprocessing"
+    shapes = {output.name: output.shape for output in rung.outputs}
+    for case in rung.golden:
+        if case.outputs.keys() != shapes.keys():
+            return f"golden case '{case.name}' does not answer every output"
+        expected = {case.input: picture, **{path: shapes[name] for name, path in case.outputs.items()}}
+        for path, shape in expected.items():
+            if sizes[path] != 4 * math.prod(shape):  # float32
+                return f"'{path}' does not hold a tensor of shape {shape}"
+    return ""
+
+
 def _paths(manifest: Manifest) -> list[str]:
-    golden = [p for case in manifest.golden for p in (case.photo, case.input, *case.outputs.values())]
+    cases = [case for rung in manifest.rungs for case in rung.golden]
+    golden = [p for case in cases for p in (case.photo, case.input, *case.outputs.values())]
     builds = manifest.runtime.builds.values() if manifest.runtime else ()
     runtime = [p for build in builds for p in (build.module, *build.wasm)]
-    variants = [p for variant in manifest.variants for p in variant.files]
+    variants = [p for rung in manifest.rungs for variant in rung.variants for p in variant.files]
     return [*(f.path for f in manifest.files), *variants, *golden, *runtime]
 
 

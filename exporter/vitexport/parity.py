@@ -42,17 +42,25 @@ ROUNDINGS = 4.0
 LARGEST_ALLOWANCE = 10.0
 
 
-def held_to(variant: Variant, rounding: float) -> Variant:
-    """The variant with its tolerance as this network allows it.
+#: A precision that loses bits is held to a tenth of its tolerance at the tightest, where photos differ little.
+TIGHTEST = 0.1
+
+
+def held_to(variant: Variant, rounding: float, spread: float) -> Variant:
+    """The variant with its tolerance as this network and these photos allow it.
 
     ``rounding`` is the drift between PyTorch's own float32 and float64. Most networks round away from float64 by 1e-6
     and are held to the precision's tolerance; the selfie networks' steep sigmoids by up to 5e-5 at a mask's edge, and
     no float32 runtime can be expected to be closer to PyTorch than PyTorch is to itself.
+
+    ``spread`` is the :func:`contrast` of the photos. Where it is less than 100 tolerances of a precision that loses
+    bits, the tolerance is tightened until it is 100 of them, so that agreement proves something, down to ``TIGHTEST``.
     """
-    if variant.metric != "drift":
-        return variant
-    allowance = min(ROUNDINGS * rounding, LARGEST_ALLOWANCE * variant.tolerance)
-    return replace(variant, tolerance=max(variant.tolerance, allowance))
+    if variant.metric == "drift":
+        allowance = min(ROUNDINGS * rounding, LARGEST_ALLOWANCE * variant.tolerance)
+        return replace(variant, tolerance=max(variant.tolerance, allowance))
+    provable = max(spread / CONTRAST_IN_TOLERANCES, TIGHTEST * variant.tolerance)
+    return replace(variant, tolerance=min(variant.tolerance, provable))
 
 
 def drift(a: NDArray[np.floating], b: NDArray[np.floating], meaning: Meaning = "logits") -> float:

@@ -40,7 +40,7 @@ def _built_in() -> tuple[Probe, ...]:
 def _folder(folder: Path) -> tuple[Probe, ...]:
     if not folder.is_dir():
         raise BadRequest(f"--images '{folder}' is not a folder. Name a folder that holds photos.")
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES)
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES and p.is_file())
     if not files:
         raise BadRequest(
             f"--images '{folder}' holds no image ({', '.join(sorted(_SUFFIXES))}). "
@@ -58,8 +58,10 @@ def _read(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     """RGB uint8, the longer side at most ``LONGEST_SIDE``."""
     try:
         with PILImage.open(path) as opened:
+            if opened.mode[0] in "IF":  # Pillow would clip 16 bits to 8, which leaves white
+                raise BadRequest(f"'{path}' has more than 8 bits a channel (mode {opened.mode}). Convert it to 8.")
             picture = ImageOps.exif_transpose(opened).convert("RGB")  # upright, as browsers show it
-    except (UnidentifiedImageError, OSError, PILImage.DecompressionBombError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, PILImage.DecompressionBombError) as error:
         raise BadRequest(f"'{path}' cannot be read as an image ({error}). Remove or replace it.") from error
     picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE), PILImage.Resampling.LANCZOS)
     return np.asarray(picture)

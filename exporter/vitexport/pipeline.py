@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING
 
 from vitexport import bundle as bundles
 from vitexport import registry
-from vitexport.contract import ExportRequest, Report, Result, Target
+from vitexport.contract import Exam, ExportRequest, Report, Result, Target
 from vitexport.errors import OK, BadRequest, ParityFailed, did_you_mean
 from vitexport.manifest import REPORT_NAME, encode
 from vitexport.progress import Step, listen, step
 from vitexport.toolchain import find
 
 if TYPE_CHECKING:
-    from vitexport.contract import SourceModel
-    from vitexport.proof import Case, Proof
+    from vitexport.proof import Proof
+
+LARGEST_SEED = 2**63 - 1  # of torch's generator; numpy's takes more
 
 
 def export(request: ExportRequest) -> Report:
@@ -26,7 +27,7 @@ def export(request: ExportRequest) -> Report:
 
     A bundle that fails its proof goes to ``<out>.failed``, never to ``out``. Raises :class:`VitexportError`.
     """
-    out = Path(request.out) if request.out else default_out(request)
+    out = bundles.place(str(default_out(request)) if request.out is None else request.out)
     plan = check(request, out)  # before torch is imported: a wrong word should not cost seconds
     seconds: Counter[str] = Counter()
 
@@ -34,13 +35,16 @@ def export(request: ExportRequest) -> Report:
         seconds[what.name] += what.seconds or 0.0  # type: ignore[assignment]  # a Counter of floats adds just as well
 
     with listen(add_up), bundles.staging(out) as stage:
-        source, cases = _capture(request)
-        proofs = [proof for target, asked in plan for proof in _produce(target, asked, source, cases, stage)]
+        captured = [_capture(rung) for rung in _rungs(request)]
+        exams = tuple({exam.source.size: exam for exam in captured}.values())  # --pad-size may make two sizes one
+        proofs = [proof for target, asked in plan for proof in _produce(target, asked, exams, stage)]
         results = tuple(proof.result for proof in proofs)
-        report = _report(request, out, source, results, {name: round(s, 3) for name, s in seconds.items()})
-        _picture(stage / "proof.png", source, cases, proofs)
+        report = _report(request, out, exams, results, {name: round(s, 3) for name, s in seconds.items()})
+        _picture(stage / "proof.png", exams[0], proofs)
         (stage / REPORT_NAME).write_bytes(encode(report))
-        bundles.publish(stage, Path(report.out))
+        published = Path(report.out)
+        bundles.claim(published, force=request.force or published != out)  # another export may have come first
+        bundles.publish(stage, published)
     return report
 
 
@@ -51,15 +55,27 @@ def exit_code(report: Report) -> int:
 
 
 def default_out(request: ExportRequest) -> Path:
-    """``exports/<model>``, with the size where one was asked for."""
+    """``exports/<model>``, with the sizes where some were asked for."""
     name = request.model.rpartition(":")[2] or request.model
     slug = re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.") or "model"
-    return Path("exports") / (f"{slug}-{request.size}" if request.size else slug)
+    return Path("exports") / "-".join([slug, *map(str, dict.fromkeys(request.sizes))])
+
+
+def shown_name(model: str) -> str:
+    """What an artifact calls its model: as it was asked for, but without the folders of this machine, since an artifact
+    is published and must be the same wherever it is made."""
+    place = model.removeprefix("hf:")
+    if ".py:" in place:
+        return Path(place).name
+    return Path(place).resolve().name if Path(place).is_dir() else model
 
 
 def check(request: ExportRequest, out: Path) -> list[tuple[Target, ExportRequest]]:
     """Each target with the request as it concerns it: precisions filled in, options it honours, toolchain at hand."""
+    if not 0 <= request.seed <= LARGEST_SEED:
+        raise BadRequest(f"--seed {request.seed} is not a whole number from 0 to {LARGEST_SEED}.")
     bundles.claim(out, force=request.force)
+    bundles.claim(_failed(out), force=True)
     plan = [(target, _asked_of(target, request)) for target in registry.resolve(request.targets)]
     for target, _ in plan:
         for need in target.traits.needs:
@@ -85,51 +101,59 @@ def _asked_of(target: Target, request: ExportRequest) -> ExportRequest:
     return replace(request, precisions=tuple(dict.fromkeys(wanted)))
 
 
-def _capture(request: ExportRequest) -> tuple[SourceModel, tuple[Case, ...]]:
+def _rungs(request: ExportRequest) -> list[ExportRequest]:
+    """The request at each of its sizes."""
+    return [replace(request, sizes=(size,)) for size in dict.fromkeys(request.sizes)] or [request]
+
+
+def _capture(request: ExportRequest) -> Exam:
     from vitexport import capture, models, photos, proof
 
     probes = photos.probes(request.images, request.seed)
-    with step("capture", request.model):
+    with step("capture", f"{request.model} {request.size or ''}".strip()):
         network = models.build(request)
-        source = capture.capture(network, request.model, probes, dynamic_batch="batch" in request.dynamic)
-        return source, proof.cases(source, second_batch="batch" in request.dynamic)
+        source = capture.capture(network, shown_name(request.model), probes, request.dynamic)
+        return proof.exam(source, request.dynamic)
 
 
-def _produce(
-    target: Target, asked: ExportRequest, source: SourceModel, cases: tuple[Case, ...], stage: Path
-) -> list[Proof]:
+def _produce(target: Target, asked: ExportRequest, exams: tuple[Exam, ...], stage: Path) -> list[Proof]:
     from vitexport import proof
 
     folder = stage / target.traits.name
     folder.mkdir()
-    artifact = target.lower(source, asked, folder)
-    golden = [(p, c.pixel_values, c.reference) for p, c in zip(source.probes, cases, strict=False)]
-    batch = 0 if "batch" in asked.dynamic else 1
-    bundle = bundles.complete(folder, target.traits.name, source, artifact, batch, golden)
+    artifact = target.lower(tuple(exam.source for exam in exams), asked, folder)
     return [
-        proof.prove(target, bundle, variant.precision, provider, cases)
-        for variant in artifact.variants
+        proof.prove(target, bundle, variant.precision, provider, exam.cases)
+        for exam, bundle in zip(exams, bundles.complete(folder, target.traits.name, exams, artifact), strict=True)
+        for variant in bundle.rung.variants
         for provider in target.traits.providers
     ]
 
 
 def _report(
-    request: ExportRequest, out: Path, source: SourceModel, results: tuple[Result, ...], steps_s: dict[str, float]
+    request: ExportRequest, out: Path, exams: tuple[Exam, ...], results: tuple[Result, ...], steps_s: dict[str, float]
 ) -> Report:
     from vitexport import __version__
     from vitexport.bench import host_facts
 
-    report = Report(1, __version__, request, str(out), source.provenance, host_facts(), steps_s, results)
-    return replace(report, out=f"{out}.failed") if report.verdict == "failed" else report
+    provenance = exams[0].source.provenance
+    notes = tuple(dict.fromkeys(note for exam in exams for note in exam.source.notes))
+    report = Report(1, __version__, request, str(out), provenance, host_facts(), steps_s, results, notes)
+    return replace(report, out=str(_failed(out))) if report.verdict == "failed" else report
 
 
-def _picture(path: Path, source: SourceModel, cases: tuple[Case, ...], proofs: list[Proof]) -> None:
+def _failed(out: Path) -> Path:
+    return out.with_name(f"{out.name}.failed")
+
+
+def _picture(path: Path, exam: Exam, proofs: list[Proof]) -> None:
     """What the first artifact that ran saw and answered, for a person to look at."""
     from vitexport import picture
 
-    shown = next((p for p in proofs if p.answers), None)
+    source = exam.source
+    shown = next((p for p in proofs if p.answers and p.result.size == source.size), None)
     if shown is None:
         return
     photos = [p.image for p in source.probes if p.kind == "photo"][: len(shown.answers)]
-    references = [case.reference for case in cases[: len(photos)]]
+    references = [case.reference for case in exam.cases[: len(photos)]]
     picture.proof(photos, references, shown.answers[: len(photos)], source.outputs, source.preprocessing).save(path)

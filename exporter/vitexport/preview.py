@@ -61,8 +61,9 @@ def serve(site: Site, port: int = 0) -> Iterator[str]:
     """
     try:
         server = _Server((HOST, port), partial(_Handler, site=site))
-    except OSError as error:
-        why = "in use" if error.errno == errno.EADDRINUSE else error.strerror
+    except (OSError, OverflowError) as error:
+        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        why = "in use" if taken else getattr(error, "strerror", None) or "ports are 0 to 65535"
         raise BadRequest(f"Port {port} cannot be had ({why}). Try another, or --port 0 for a free one.") from error
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vitexport import bench, parity
 from vitexport.bundle import read_golden
-from vitexport.contract import Bundle, FileEntry, Measurement, Parity, Result, Size, Target
+from vitexport.contract import Bundle, Case, CaseKind, Dynamic, Exam, FileEntry, Measurement, Parity, Result, Target
+from vitexport.dynamic import further_sizes
 from vitexport.errors import RuntimeUnavailable
 from vitexport.preprocess import preprocess
 from vitexport.progress import step
@@ -23,16 +24,6 @@ PHOTOS_ON_SOFTWARE = 2
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
-    """An input (N, 3, H, W) and what PyTorch answers to it. Photos, one by one, are what contrast is judged on."""
-
-    name: str
-    kind: Literal["photo", "noise", "batch"]
-    pixel_values: Tensor
-    reference: Tensors
-
-
-@dataclass(frozen=True, eq=False)
 class Proof:
     """A result, and the answers it was judged on, one for each case that was run."""
 
@@ -40,42 +31,43 @@ class Proof:
     answers: Sequence[Tensors] = ()
 
 
-def cases(source: SourceModel, *, second_batch: bool) -> tuple[Case, ...]:
-    """One case per probe, in order; ``second_batch`` adds the first two photos as one batch of two."""
+def exam(source: SourceModel, dynamic: tuple[Dynamic, ...] = ()) -> Exam:
+    """One case per probe, in order. What is left open is proven beyond what was traced: the first two photos as one
+    batch of two; the first photo at two further sizes, one of another shape."""
     made = [_case(source, p.name, p.kind, preprocess(p.image, source.preprocessing)) for p in source.probes]
-    if second_batch:
+    if "batch" in dynamic:
         made.append(_case(source, "batch of 2", "batch", np.concatenate([c.pixel_values for c in made[:2]])))
-    return tuple(made)
-
-
-def golden_cases(bundle: Bundle) -> tuple[Case, ...]:
-    """The exam that a bundle carries: PyTorch's answers at export, so that no PyTorch is needed now."""
-    return tuple(Case(name, "photo", value, reference) for name, value, reference in read_golden(bundle))
+    if "size" in dynamic:
+        photo = source.probes[0]
+        for size in further_sizes(source.size, source.size_step):
+            how = replace(source.preprocessing, size=size, fit="squash", resize=None)
+            made.append(_case(source, f"{photo.name} at {size}", "size", preprocess(photo.image, how)))
+    return Exam(source, tuple(made))
 
 
 def prove(target: Target, bundle: Bundle, precision: str, provider: str, cases: tuple[Case, ...]) -> Proof:
     """Parity on ``cases``, then latency, in one session of the artifact's own runtime."""
     blank = _blank(target, bundle, precision, provider)
-    where = f"{target.traits.name} {precision} on {provider}"
+    where = f"{target.traits.name} {bundle.rung.size} {precision} on {provider}"
     try:
         with target.open(bundle, precision, provider) as session:
             with step("parity", where):
                 asked = _affordable(cases) if session.device.software else cases
                 runs = [session.run(case.pixel_values) for case in asked]
                 judged = parity.verify(
-                    bundle.manifest.outputs,
+                    bundle.rung.outputs,
                     [case.reference for case in asked],
                     [run.outputs for run in runs],
                     bundle.variant(precision),
                     [case.name for case in asked],
-                    parity.contrast(bundle.manifest.outputs, [c.reference for c in asked if c.kind == "photo"]),
+                    parity.contrast(bundle.rung.outputs, [c.reference for c in cases if c.kind == "photo"]),
                 )
             result = replace(blank, parity=judged, placement=session.placement)
             if judged.verdict == "failed":
                 latency = Measurement("not run", reason="parity failed")
             else:
                 with step("bench", where):
-                    single = [r for r, case in zip(runs, asked, strict=True) if case.kind != "batch"]
+                    single = [r for r, case in zip(runs, asked, strict=True) if case.kind in ("photo", "noise")]
                     latency = bench.measure(session, cases[0].pixel_values, single)
             return Proof(replace(result, latency=latency), [run.outputs for run in runs])
     except RuntimeUnavailable as reason:
@@ -85,11 +77,11 @@ def prove(target: Target, bundle: Bundle, precision: str, provider: str, cases: 
 def time_only(target: Target, bundle: Bundle, precision: str, provider: str) -> Result:
     """Latency alone, on the first golden input."""
     blank = _blank(target, bundle, precision, provider)
-    _, pixel_values, _ = read_golden(bundle)[0]
+    pixel_values = read_golden(bundle)[0].pixel_values
     try:
         with (
             target.open(bundle, precision, provider) as session,
-            step("bench", f"{target.traits.name} {precision} on {provider}"),
+            step("bench", f"{target.traits.name} {bundle.rung.size} {precision} on {provider}"),
         ):
             latency = bench.measure(session, pixel_values)
             unproven = Parity("not run", reason="bench measures latency; vitexport check proves parity")
@@ -109,14 +101,13 @@ def _blank(target: Target, bundle: Bundle, precision: str, provider: str) -> Res
         FileEntry(f"{target.traits.name}/{path}", known[path].bytes, known[path].sha256)
         for path in bundle.variant(precision).files
     )
-    _, _, height, width = manifest.input_shape
     unknown = "not run yet"
     return Result(
         manifest.model,
         target.traits.name,
         precision,
         provider,
-        Size(height, width),
+        bundle.rung.size,
         files,
         Parity("not run", reason=unknown),
         Measurement("not run", reason=unknown),
@@ -128,5 +119,5 @@ def _affordable(cases: tuple[Case, ...]) -> tuple[Case, ...]:
     return tuple(case for case in cases if case.kind != "photo" or case in photos)
 
 
-def _case(source: SourceModel, name: str, kind: Literal["photo", "noise", "batch"], pixel_values: Tensor) -> Case:
+def _case(source: SourceModel, name: str, kind: CaseKind, pixel_values: Tensor) -> Case:
     return Case(name, kind, pixel_values, source.forward(pixel_values))

@@ -13,16 +13,15 @@ from rich.text import Text
 
 from vitexport.contract import Measurement, Parity, Report, Result, Verdict
 
-#: Wide enough for every column unwrapped where the output is a file or a pipe.
-_WIDTH_OF_A_FILE = 132
+#: Wide enough for every column. A narrower terminal breaks the rows in two; rich would cut figures and verdicts off.
+_WIDTH = 132
 
 _STYLES: dict[Verdict, str] = {"passed": "bold green", "failed": "bold red", "not run": "yellow"}
 
 
 def render(results: Sequence[Result], file: IO[str] | None = None) -> None:
     """One row a cell; devices and reasons below the table, numbered, so that no row has to wrap."""
-    stream = file or sys.stdout
-    console = Console(file=stream, width=None if stream.isatty() else _WIDTH_OF_A_FILE, highlight=False)
+    console = Console(file=file or sys.stdout, width=_WIDTH, highlight=False)
     notes = _Notes()
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for name in ("target", "precision", "provider", "size"):

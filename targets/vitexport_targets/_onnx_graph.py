@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import warnings
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -80,7 +82,7 @@ def _lower(source: SourceModel) -> onnx.ModelProto:
                 verbose=False,
             )
         except Exception as error:  # the exporter raises whatever its translation raised
-            raise LoweringFailed(f"torch.onnx.export cannot take {source.name}: {_first_line(error)}") from error
+            raise LoweringFailed(f"torch.onnx.export cannot take {source.name}: {first_line(error)}") from error
         assert program is not None
         model = program.model_proto
     with step("optimise", "onnxsim"):
@@ -105,11 +107,20 @@ def save(model: onnx.ModelProto, path: Path, max_file_bytes: int | None = None) 
     One self-contained file, unless it would pass ``max_file_bytes`` (or protobuf's 2 GiB). A tensor is never split:
     one that is larger than the cap is a ``BadRequest``.
     """
-    cap = min(max_file_bytes or LARGEST_PROTOBUF, LARGEST_PROTOBUF)
-    if model.ByteSize() <= cap:
-        path.write_bytes(_bytes(model))
-        return (path.name,)
-    return _save_sharded(model, path, cap)
+    return _save(model, path, frozenset(), Shards(path.parent, f"{path.name}_data", max_file_bytes))
+
+
+def save_ladder(
+    models: Sequence[onnx.ModelProto], paths: Sequence[Path], shared: str, max_file_bytes: int | None = None
+) -> list[tuple[str, ...]]:
+    """Write one network at several sizes, into one folder; tensors that two of them have in common are stored once.
+
+    They go to files called ``shared``_0, _1, ... beside the graphs. Returns each model's files as :func:`save` does.
+    """
+    seen = Counter(digest for model in models for digest in {_digest(t) for t in model.graph.initializer})
+    common = frozenset(digest for digest, count in seen.items() if count > 1)
+    shards = Shards(paths[0].parent, shared, max_file_bytes)
+    return [_save(model, path, common, shards) for model, path in zip(models, paths, strict=True)]
 
 
 def with_taps(path: Path, names: Iterable[str]) -> onnx.ModelProto:
@@ -174,40 +185,61 @@ def _signed(model: onnx.ModelProto, source: SourceModel) -> onnx.ModelProto:
     return model
 
 
-def _save_sharded(model: onnx.ModelProto, path: Path, cap: int) -> tuple[str, ...]:
-    import onnx
-    from onnx.external_data_helper import set_external_data
+class Shards:
+    """Weight files of at most ``cap`` bytes beside a graph. Equal tensors are stored once; none is split."""
 
-    shards: list[list[Any]] = [[]]
-    room = cap
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    for tensor in copy.graph.initializer:
-        length = len(tensor.raw_data)
-        if length < INLINE_BELOW:
-            continue
-        if length > cap:
+    def __init__(self, folder: Path, stem: str, cap: int | None) -> None:
+        self.cap = min(cap or LARGEST_PROTOBUF, LARGEST_PROTOBUF)
+        self._folder, self._stem = folder, stem
+        self._places: dict[str, tuple[str, int]] = {}
+        self._count, self._used = 0, self.cap  # full, so that the first tensor opens a file
+
+    def take(self, tensor: onnx.TensorProto) -> str:
+        """Move a tensor's bytes out of its graph; the name of the file that holds them."""
+        from onnx.external_data_helper import set_external_data
+
+        raw = tensor.raw_data
+        digest = _digest(tensor)
+        if digest not in self._places:
+            self._places[digest] = self._append(tensor.name, raw)
+        name, offset = self._places[digest]
+        set_external_data(tensor, name, offset, len(raw))
+        tensor.ClearField("raw_data")
+        return name
+
+    def _append(self, tensor: str, raw: bytes) -> tuple[str, int]:
+        if len(raw) > self.cap:
             raise BadRequest(
-                f"--max-file of {cap} bytes is less than the tensor '{tensor.name}' alone ({length} bytes), "
+                f"--max-file of {self.cap} bytes is less than the tensor '{tensor}' alone ({len(raw)} bytes), "
                 "and ONNX keeps a tensor in one file. Raise the cap or use a smaller precision."
             )
-        if length > room:
-            shards.append([])
-            room = cap
-        shards[-1].append(tensor)
-        room -= length
-    names = [f"{path.name}_data_{i}" for i in range(len(shards))]
-    for name, tensors in zip(names, shards, strict=True):
-        offset = 0
-        with (path.parent / name).open("wb") as file:
-            for tensor in tensors:
-                raw = tensor.raw_data
-                file.write(raw)
-                set_external_data(tensor, name, offset, len(raw))
-                tensor.ClearField("raw_data")
-                offset += len(raw)
+        if self._used + len(raw) > self.cap:
+            self._count, self._used = self._count + 1, 0
+        name, offset = f"{self._stem}_{self._count - 1}", self._used
+        with (self._folder / name).open("ab") as file:
+            file.write(raw)
+        self._used += len(raw)
+        return name, offset
+
+
+def _save(model: onnx.ModelProto, path: Path, common: frozenset[str], shards: Shards) -> tuple[str, ...]:
+    """``common``: digests of the tensors that must leave the graph; all leave it where it passes the cap."""
+    import onnx
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    large = [tensor for tensor in copy.graph.initializer if len(tensor.raw_data) >= INLINE_BELOW]
+    names = [shards.take(tensor) for tensor in large if _digest(tensor) in common]
+    if copy.ByteSize() > shards.cap:
+        names += [shards.take(tensor) for tensor in large if tensor.HasField("raw_data")]
     path.write_bytes(_bytes(copy))
-    return (path.name, *names)
+    return (path.name, *dict.fromkeys(names))
+
+
+def _digest(tensor: onnx.TensorProto) -> str:
+    """Of what a tensor holds, whatever it is called."""
+    header = f"{tensor.data_type} {list(tensor.dims)} "
+    return hashlib.sha256(header.encode() + tensor.raw_data).hexdigest()
 
 
 def _bytes(model: onnx.ModelProto) -> bytes:
@@ -219,7 +251,7 @@ def _json(value: object) -> str:
     return json.dumps(msgspec.to_builtins(value), separators=(",", ":"))
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """The innermost cause's first line: the outer ones are torch's instructions for reporting a bug."""
     while error.__cause__ is not None:
         error = error.__cause__

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from vitexport.bench import cpu_name
 from vitexport.contract import INPUT_NAME, Device, Placement, Run
-from vitexport_targets._onnx_graph import with_taps
+from vitexport.errors import LoweringFailed
+from vitexport_targets._onnx_graph import first_line, with_taps
 
 if TYPE_CHECKING:
     from vitexport.contract import Tensor
@@ -43,14 +44,20 @@ class HostSession:
 
 
 def open_on_host(path: Path, provider: str, taps: tuple[str, ...] = ()) -> HostSession:
-    """Load an ONNX file in ONNX Runtime's CPU provider, with its own choice of threads."""
+    """Load an ONNX file in ONNX Runtime's CPU provider, with its own choice of threads.
+
+    Raises ``LoweringFailed`` where ONNX Runtime refuses the file.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # its warnings about unused initialisers are not the user's business
     start = time.perf_counter()
     model: str | bytes = with_taps(path, taps).SerializeToString() if taps else str(path)
-    session = onnxruntime.InferenceSession(model, options, providers=[PROVIDERS[provider]])
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=[PROVIDERS[provider]])
+    except Exception as error:  # onnxruntime's exceptions have no class in common
+        raise LoweringFailed(f"ONNX Runtime refuses {path.name}: {first_line(error)}") from error
     load_ms = (time.perf_counter() - start) * 1000
     device = Device(cpu_name(), f"onnxruntime {onnxruntime.__version__}", provider)
     return HostSession(device, load_ms, None, session)

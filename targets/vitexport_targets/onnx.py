@@ -23,6 +23,7 @@ from vitexport.contract import (
     Traits,
     Variant,
 )
+from vitexport_targets import _onnx_graph
 from vitexport_targets._onnx_graph import FP16, FP32
 
 #: transformers.js names files by precision: https://huggingface.co/docs/transformers.js/guides/dtypes
@@ -41,22 +42,27 @@ class Onnx:
         options=("dynamic", "max_file_bytes"),
     )
 
-    def lower(self, source: SourceModel, request: ExportRequest, into: Path) -> Artifact:
-        from vitexport_targets import _onnx_graph
+    def lower(self, sources: tuple[SourceModel, ...], request: ExportRequest, into: Path) -> Artifact:
+        """Further sizes lie in folders of their own (``384x384/``), each complete: readers of this layout know nothing
+        of ladders, and find one network in a folder."""
+        folders = [into, *(into / str(source.size) for source in sources[1:])]
+        variants = tuple(self._fill(*pair, request, into) for pair in zip(sources, folders, strict=True))
+        return Artifact(variants, _onnx_graph.toolchain())
 
+    def _fill(self, source: SourceModel, folder: Path, request: ExportRequest, root: Path) -> tuple[Variant, ...]:
+        (folder / "onnx").mkdir(parents=True)
         model = _onnx_graph.to_model(source)
-        (into / "onnx").mkdir()
         variants = []
         for precision in request.precisions:
             graph = _onnx_graph.to_fp16(model) if precision == "fp16" else model
-            path = into / _FILES[precision]
+            path = folder / _FILES[precision]
             names = _onnx_graph.save(graph, path, request.max_file_bytes)
-            files = tuple(f"onnx/{name}" for name in names)
+            files = tuple((path.parent / name).relative_to(root).as_posix() for name in names)
             held = self.traits.precision(precision)
             variants.append(Variant(precision, files, held.tolerance, metric=held.metric))
-        _write_json(into / "config.json", _config(source))
-        _write_json(into / "preprocessor_config.json", _preprocessor_config(source.preprocessing))
-        return Artifact(tuple(variants), _onnx_graph.toolchain())
+        _write_json(folder / "config.json", _config(source))
+        _write_json(folder / "preprocessor_config.json", _preprocessor_config(source.preprocessing))
+        return tuple(variants)
 
     def open(self, bundle: Bundle, precision: str, provider: str, taps: tuple[str, ...] = ()) -> Session:
         from vitexport_targets._onnx_host import open_on_host

@@ -30,8 +30,6 @@ from vitexport.progress import step
 if TYPE_CHECKING:
     from vitexport.contract import Tensor
 
-_FILE = "model.pt2"
-
 
 @dataclass(eq=False)
 class _Session:
@@ -71,15 +69,18 @@ class Reference:
         options=("dynamic",),
     )
 
-    def lower(self, source: SourceModel, request: ExportRequest, into: Path) -> Artifact:
+    def lower(self, sources: tuple[SourceModel, ...], request: ExportRequest, into: Path) -> Artifact:
+        with step("lower", self.traits.name):
+            return Artifact(tuple(self._save(source, into) for source in sources), {"torch": version("torch")})
+
+    def _save(self, source: SourceModel, into: Path) -> tuple[Variant, ...]:
         import torch
 
-        with step("lower", self.traits.name):
-            stored = BytesIO()  # torch's own file writer aborts the process where the disk is full
-            torch.export.save(source.program, stored)
-            (into / _FILE).write_bytes(stored.getvalue())
-        tolerance = self.traits.precision("fp32").tolerance
-        return Artifact((Variant("fp32", (_FILE,), tolerance),), {"torch": version("torch")})
+        stored = BytesIO()  # torch's own file writer aborts the process where the disk is full
+        torch.export.save(source.program, stored)
+        name = f"model_{source.size}.pt2"
+        (into / name).write_bytes(stored.getvalue())
+        return (Variant("fp32", (name,), self.traits.precision("fp32").tolerance),)
 
     def open(self, bundle: Bundle, precision: str, provider: str, taps: tuple[str, ...] = ()) -> Session:
         import torch
@@ -87,10 +88,10 @@ class Reference:
         if taps:
             raise BadRequest("The reference target has no intermediates by name: ask the module itself.")
         start = time.perf_counter()
-        module = torch.export.load(bundle.path(_FILE)).module()
+        module = torch.export.load(bundle.path(bundle.variant(precision).files[0])).module()
         load_ms = (time.perf_counter() - start) * 1000
         device = Device(cpu_name(), f"torch {torch.__version__}", provider)
-        return _Session(device, load_ms, module, tuple(o.name for o in bundle.manifest.outputs))
+        return _Session(device, load_ms, module, tuple(o.name for o in bundle.rung.outputs))
 
 
 TARGET = Reference()

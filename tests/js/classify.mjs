@@ -1,19 +1,20 @@
 // Opens an exported folder in transformers.js, unchanged, and prints as JSON what it makes of one golden case.
-// usage: node classify.mjs FOLDER CASE DTYPE, where CASE is golden/0 and DTYPE fp32 or fp16
+// usage: node classify.mjs FOLDER CASE DTYPE, where CASE is the number of a golden case and DTYPE fp32 or fp16
 import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { AutoModelForImageClassification, AutoProcessor, RawImage, Tensor, env } from "@huggingface/transformers";
 
-const [folder, golden, dtype] = process.argv.slice(2);
+const [folder, number, dtype] = process.argv.slice(2);
 env.allowRemoteModels = false;
 env.localModelPath = path.dirname(path.resolve(folder)) + path.sep;
 const name = path.basename(folder);
+const golden = JSON.parse(await readFile(path.join(folder, "manifest.json"), "utf8")).rungs[0].golden[Number(number)];
 
 const processor = await AutoProcessor.from_pretrained(name);
 const model = await AutoModelForImageClassification.from_pretrained(name, { dtype });
-const { pixel_values } = await processor(await RawImage.read(path.join(folder, `${golden}.png`)));
+const { pixel_values } = await processor(await RawImage.read(path.join(folder, golden.photo)));
 
-const bytes = await readFile(path.join(folder, `${golden}.input.f32`));
+const bytes = await readFile(path.join(folder, golden.input));
 const exact = new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength));
 const { logits } = await model({ pixel_values: new Tensor("float32", exact, pixel_values.dims) });
 

@@ -1,8 +1,9 @@
-"""The parts of a transformers checkpoint: its files, config, image processor and position table."""
+"""The parts of a transformers checkpoint: its files, config and image processor."""
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,34 +117,27 @@ def read_preprocessing(files: Files, size: Size | None) -> Preprocessing:
     return _as_data(processor, files.name, size)
 
 
-def fit_positions(module: Any, size: Size, model: str) -> None:
-    """Resample a learned position table to ``size``, once and on the weights, with transformers' own interpolation.
+def native_size(config: Any) -> Size | None:
+    """The size that its positions were learned at. None: it says none, and takes any."""
+    native = getattr(_vision(config), "image_size", None)
+    return Size(*_pair(native)) if native else None
 
-    Networks without such a table, or with one of that size, are left alone.
-    """
-    import torch
 
-    for embeddings in module.modules():
-        table = getattr(embeddings, "position_embeddings", None)
-        patches = getattr(embeddings, "patch_embeddings", None)
-        if not isinstance(table, torch.nn.Parameter) or patches is None:
-            continue
-        if _pair(patches.image_size) == (size.height, size.width):
-            continue
-        if not hasattr(embeddings, "interpolate_pos_encoding"):
-            raise BadRequest(
-                f"'{model}' was trained at {Size(*_pair(patches.image_size))} and its position table cannot be "
-                f"resampled to {size}. Leave --size out."
-            )
-        always = "dinov2" in type(embeddings).__module__  # it resamples inside forward, but for squares of its own size
-        if always and size.height != size.width:
-            raise BadRequest(f"'{model}' can be exported at square sizes only, not {size}.")
-        patch_height, patch_width = _pair(patches.patch_size)
-        tokens = table.new_zeros(1, size.height // patch_height * (size.width // patch_width) + 1, table.shape[-1])
-        with torch.no_grad():
-            resampled = embeddings.interpolate_pos_encoding(tokens, size.height, size.width)
-        embeddings.position_embeddings = torch.nn.Parameter(resampled.clone(), requires_grad=False)
-        patches.image_size = (size.height, size.width)
+def size_step(config: Any) -> tuple[int, str]:
+    """What both sides of an image must be multiples of, and what that is called."""
+    vision = _vision(config)
+    patch = getattr(vision, "patch_size", 1)
+    if config.model_type == "segformer":
+        return math.prod(config.strides), "total stride"
+    if hasattr(vision, "window_size") and hasattr(vision, "depths"):  # Swin halves its grid between stages
+        return max(_pair(patch)) * 2 ** (len(vision.depths) - 1), "total stride"
+    # A list is one patch size per stage: those architectures pad, or check for themselves.
+    return (patch if isinstance(patch, int) else 1), "patch size"
+
+
+def _vision(config: Any) -> Any:
+    """Of CLIP and SigLIP, which describe a text tower too."""
+    return getattr(config, "vision_config", config)
 
 
 def _as_data(processor: Any, name: str, size: Size | None) -> Preprocessing:

@@ -12,6 +12,7 @@ from vitexport.contract import ExportRequest, Meaning, Size, Task
 from vitexport.errors import BadRequest, MissingToolchain
 from vitexport.models import licences, lively, sizes, weights
 from vitexport.models.network import Network
+from vitexport.posembed import in_transformers
 
 _PREFIX = "hf:"
 
@@ -48,32 +49,39 @@ class Hub:
         _needs_optimum()
         from vitexport.models import checkpoint
 
-        files = checkpoint.locate(request.model.removeprefix(_PREFIX), with_weights=request.weights == "pretrained")
+        if not (place := request.model.removeprefix(_PREFIX)):
+            raise BadRequest(f"'{request.model}' names no checkpoint. Write hf:ORG/NAME, or hf: and a folder.")
+        files = checkpoint.locate(place, with_weights=request.weights == "pretrained")
         config = checkpoint.read_config(files)
         task = _task(request, config)
         kind = _KINDS[task]
         _check_known(request.model, config, kind)
-        preprocessing = checkpoint.read_preprocessing(files, request.size)
-        _check_patches(request.model, config, preprocessing.size)
+        own = checkpoint.read_preprocessing(files, None).size
+        size, notes = sizes.settle(request, request.size or own, *checkpoint.size_step(config))
+        # Weights first, at the size they belong to: rungs of a ladder share all but positions.
         module = _module(request, files, config, kind)
-        checkpoint.fit_positions(module, preprocessing.size, request.model)
         origin, licence = files.origin, files.licence
         if request.weights == weights.RANDOM:
-            lively.enliven_on_photos(module, preprocessing, request.seed)
+            home = checkpoint.read_preprocessing(files, checkpoint.native_size(config))
+            lively.enliven_on_photos(module, home, request.seed)
             origin, licence = f"random (seed {request.seed})", licences.RANDOM
         elif request.weights != weights.PRETRAINED:
             origin, licence = Path(request.weights).name, licences.UNKNOWN
+        fitted = in_transformers.fit(module, size, request.model, request.pos_embed_rule)
         labels = tuple(config.id2label[i] for i in sorted(config.id2label)) if task != "features" else ()
         return Network(
             module=module,
-            preprocessing=preprocessing,
+            preprocessing=checkpoint.read_preprocessing(files, size),
             task=task,
             output_name=kind.output_name,
             meaning=kind.meaning,
             labels=labels,
             origin=origin,
             licence=licence,
-            hub_config=_plain(config, preprocessing.size),
+            hub_config=_plain(config, size),
+            pos_embed_rule=fitted.rule,
+            pos_embed_source=fitted.source,
+            notes=notes,
         )
 
 
@@ -120,12 +128,6 @@ def _check_known(model: str, config: Any, kind: _Kind) -> None:
         raise BadRequest(
             f"Optimum does not export '{config.model_type}' for {kind.optimum}. It knows: {', '.join(sorted(known))}."
         )
-
-
-def _check_patches(model: str, config: Any, size: Size) -> None:
-    patch = getattr(config, "patch_size", None)
-    if isinstance(patch, int):
-        sizes.check_multiple(size, patch, model, "patch size")
 
 
 def _module(request: ExportRequest, files: Any, config: Any, kind: _Kind) -> Any:

@@ -99,9 +99,9 @@ def _load(file: Path) -> ModuleType:
     sys.modules[name] = module  # dataclasses and pickling look a class's module up by name
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script without a __main__ guard may exit
         del sys.modules[name]
-        raise BadRequest(f"'{file}' cannot be imported: {type(error).__name__}: {error}.") from error
+        raise BadRequest(f"'{file}' cannot be imported: {_said(error)}.") from error
     return module
 
 
@@ -119,15 +119,20 @@ def _find(module: ModuleType, file: Path, factory: str) -> Any:
 def _call(factory: Any, model: str) -> Any:
     try:
         return factory()
-    except Exception as error:
-        raise BadRequest(f"'{model}' failed to build a model: {type(error).__name__}: {error}.") from error
+    except (Exception, SystemExit) as error:
+        raise BadRequest(f"'{model}' failed to build a model: {_said(error)}.") from error
+
+
+def _said(error: BaseException) -> str:
+    """The kind of ``error`` and its first line."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}".rstrip(".: ")
 
 
 def _described(module: torch.nn.Module, request: ExportRequest) -> Network:
     preprocessing = Preprocessing(request.size or _DEFAULT_SIZE)
     meaning = _meaning(_answer(module.eval().float(), preprocessing, request.model), request.model)
     name = meaning if meaning in ("logits", "mask") else "features" if meaning == "features" else "segmentation"
-    return Network(module, preprocessing, _TASKS[meaning], name, meaning, origin=request.model)
+    return Network(module, preprocessing, _TASKS[meaning], name, meaning, origin=Path(request.model).name)
 
 
 def _answer(module: torch.nn.Module, preprocessing: Preprocessing, model: str) -> torch.Tensor:
@@ -144,7 +149,7 @@ def _answer(module: torch.nn.Module, preprocessing: Preprocessing, model: str) -
             answer = first_tensor(module(pixel_values))
     except Exception as error:
         raise BadRequest(
-            f"'{model}' cannot take a float32 image of shape {tuple(pixel_values.shape)}: {error}. "
+            f"'{model}' cannot take a float32 image of shape {tuple(pixel_values.shape)}: {_said(error)}. "
             "Try another --size, or return a Network with a Preprocessing of its own."
         ) from error
     return answer

@@ -28,5 +28,13 @@ class Network:
     labels: tuple[str, ...] = ()
     origin: str = "own module"
     licence: str = "unknown"
+    size_step: int | None = None
+    """Heights and widths it takes are multiples of this: the patch size. None: not known; see `vitexport.dynamic`."""
     hub_config: Mapping[str, Any] = field(default_factory=dict)
     """What a transformers ``config.json`` says of this architecture, where it has one."""
+    pos_embed_rule: str = ""
+    """How learned positions were taken to this size: a rule of :mod:`vitexport.posembed`; empty where nothing was."""
+    pos_embed_source: str = ""
+    """The paper, library or file that the rule comes from."""
+    notes: tuple[str, ...] = ()
+    """What was done otherwise than asked, for the user to read."""

@@ -2,8 +2,26 @@
 
 from __future__ import annotations
 
-from vitexport.contract import Size
+from itertools import product
+
+from vitexport.contract import ExportRequest, Size
 from vitexport.errors import BadRequest
+
+
+def settle(request: ExportRequest, size: Size, step: int, what: str) -> tuple[Size, tuple[str, ...]]:
+    """The size to export, and what to tell the user: ``size`` itself, or with ``--pad-size`` the next one on the grid.
+
+    Raises ``BadRequest`` with the nearest sizes where it is not a multiple of ``step``, the model's ``what``.
+    """
+    if not request.pad_size:
+        check_multiple(size, step, request.model, what)
+        return size, ()
+    padded = Size(_up(size.height, step), _up(size.width, step))
+    if padded == size:
+        return size, ()
+    return padded, (
+        f"Image size {_short(size)} is not a multiple of {request.model}'s {what} {step}: padded to {_short(padded)}.",
+    )
 
 
 def check_multiple(size: Size, step: int, model: str, what: str) -> None:
@@ -16,10 +34,20 @@ def check_multiple(size: Size, step: int, model: str, what: str) -> None:
 
 
 def _nearest(size: Size, step: int) -> list[Size]:
-    """The sizes on the grid around ``size``: both sides down, both sides up."""
-    down = Size(size.height // step * step, size.width // step * step)
-    up = Size(-(-size.height // step) * step, -(-size.width // step) * step)
-    return [near for near in (down, up) if near.height and near.width]
+    """The two sizes on the grid that are nearest to ``size``, the smaller first; squares for a square."""
+    heights, widths = ({_down(side, step), _up(side, step)} - {0} for side in (size.height, size.width))
+    squares = [Size(side, side) for side in heights]
+    near = squares if size.height == size.width else [Size(*sides) for sides in product(heights, widths)]
+    near.sort(key=lambda other: (abs(other.height - size.height) + abs(other.width - size.width), other))
+    return sorted(near[:2])
+
+
+def _down(side: int, step: int) -> int:
+    return side // step * step
+
+
+def _up(side: int, step: int) -> int:
+    return -(-side // step) * step
 
 
 def _short(size: Size) -> str:

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from vitexport.contract import ExportRequest, Preprocessing, Size, Task
-from vitexport.errors import BadRequest, WorldFailed, did_you_mean
-from vitexport.models import download, licences, lively, sizes, weights
+from vitexport.errors import BadRequest, did_you_mean
+from vitexport.models import sizes, timm_weights, weights
 from vitexport.models.network import Network
+from vitexport.models.timm_weights import Architecture, Weighed, import_timm
+from vitexport.posembed import Fitted, in_timm, named
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,6 @@ PRESETS = {
 
 _FITS = frozenset({"center", "squash"})
 _INTERPOLATIONS = frozenset({"bilinear", "bicubic", "nearest", "lanczos"})
-_HUB_FILE = "model.safetensors"
 
 
 class Timm:
@@ -49,32 +50,38 @@ class Timm:
     presets: Mapping[str, str] = {name: preset.summary for name, preset in PRESETS.items()}
 
     def claims(self, model: str) -> bool:
-        return model in PRESETS or _timm().is_model(model)
+        return model in PRESETS or import_timm().is_model(model)
 
     def build(self, request: ExportRequest) -> Network:
         preset = PRESETS.get(request.model, Preset(request.model, ""))
         config = _pretrained_config(preset.name)
         task = _task(request, config)
         native = Size(*config.input_size[1:])
-        size = request.size or preset.size or native
-        blank = _Blank(request.model, preset.name, config, size, 0 if task == "features" else config.num_classes)
-        if size != native:
-            blank.check_size()
-        preprocessing = _preprocessing(request.model, config, size)
-        module, origin, licence = _weigh(blank, request, preprocessing)
+        architecture = Architecture(preset.name, config, 0 if task == "features" else config.num_classes)
+        size, notes = _settle(request, architecture, preset.size or native, native)
+        # Weights first, at a size that does not depend on the one asked for: rungs of a ladder share all but positions.
+        home = preset.size or native if request.weights == weights.RANDOM else native
+        weighed = timm_weights.weigh(architecture, request, home, _preprocessing(request.model, config, home))
+        module, fitted = _fit(weighed, architecture, request, size)
+        if "size" in request.dynamic and config.fixed_input_size:
+            module = _opened(module, architecture, request, size)
         labels = _labels(config) if task == "classify" else ()
         from vitexport.models.hub_config import hub_config
 
         return Network(
             module=module.eval(),
-            preprocessing=preprocessing,
+            preprocessing=_preprocessing(request.model, config, size),
             task=task,
             output_name="features" if task == "features" else "logits",
             meaning="features" if task == "features" else "logits",
             labels=labels,
-            origin=origin,
-            licence=licence,
+            origin=weighed.origin,
+            licence=weighed.licence,
             hub_config=hub_config(module, config, size, labels),
+            pos_embed_rule=fitted.rule,
+            pos_embed_source=fitted.source,
+            notes=notes,
+            size_step=architecture.step(request.model)[0] if config.fixed_input_size else None,
         )
 
 
@@ -83,55 +90,62 @@ FAMILY = Timm()
 
 def names() -> list[str]:
     """Every architecture of timm."""
-    return list(_timm().list_models())
+    return list(import_timm().list_models())
 
 
-@dataclass(frozen=True)
-class _Blank:
-    """An architecture at a size, without its weights. ``asked`` is what the user calls it."""
+def _settle(
+    request: ExportRequest, architecture: Architecture, default: Size, native: Size
+) -> tuple[Size, tuple[str, ...]]:
+    """The size to export, on the patch grid. Networks without a fixed one take any.
 
-    asked: str
-    name: str
-    config: Any
-    size: Size
-    classes: int
-
-    def create(self, **more: Any) -> Any:
-        arguments: dict[str, Any] = {"num_classes": self.classes, **more}
-        if self.config.fixed_input_size:
-            arguments["img_size"] = (self.size.height, self.size.width)
-        try:
-            return _timm().create_model(self.name, **arguments)
-        except (TypeError, AssertionError, ValueError) as error:
+    What cannot be is refused here, before anything is downloaded or drawn.
+    """
+    size, patch, rule = request.size or default, *_position_options(request)
+    if rule is not None:
+        named(rule)
+    if not architecture.config.fixed_input_size:
+        if rule or patch:
             raise BadRequest(
-                f"timm cannot build '{self.asked}' at {self.size} ({error}). Leave --size out to use its own size."
-            ) from error
-
-    def check_size(self) -> None:
-        """A fixed patch grid must divide the image. Networks without one take any size."""
-        if not self.config.fixed_input_size:
-            return
-        import torch
-
-        with torch.device("meta"):
-            native = _timm().create_model(self.name, num_classes=self.classes)
-        patch = max(native.patch_embed.patch_size) if hasattr(native, "patch_embed") else 1
-        # Hierarchical networks halve the grid at each stage, and fit their windows to it.
-        step = max([patch, *(int(info["reduction"]) for info in getattr(native, "feature_info", ()))])
-        sizes.check_multiple(self.size, step, self.asked, "patch size" if step == patch else "total stride")
+                f"'{request.model}' has no patch grid, so there is nothing for --pos-embed-rule or --patch-size to do. "
+                "Leave them out."
+            )
+        return size, ()
+    if size == native and patch is None:
+        return size, ()
+    step, what = architecture.step(request.model, patch)
+    return sizes.settle(request, size, step, what)
 
 
-def _timm() -> Any:
-    from vitexport import torchvision_schemas
+def _position_options(request: ExportRequest) -> tuple[int | None, str | None]:
+    return request.patch_size, request.pos_embed_rule
 
-    torchvision_schemas.declare()
-    import timm
 
-    return timm
+def _fit(weighed: Weighed, architecture: Architecture, request: ExportRequest, size: Size) -> tuple[Any, Fitted]:
+    """The weighed module at ``size``: (module, what was done to its positions)."""
+    module, fitted = weighed.module, Fitted()
+    patch, rule = _position_options(request)
+    if architecture.config.fixed_input_size and (size != weighed.size or patch):
+        shape = in_timm.Shape(size, lambda: architecture.create(request.model, size), patch, rule)
+        module, fitted = in_timm.fit(module, architecture.name, shape)
+    return module, in_timm.bake(module) or fitted
+
+
+#: Classes of timm whose ``dynamic_img_size`` is more than leaving a check out.
+_RESAMPLING = frozenset({"VisionTransformer", "Eva"})
+
+
+def _opened(module: Any, architecture: Architecture, request: ExportRequest, size: Size) -> Any:
+    """The same weights in a module that resamples its positions in the graph, where timm has one: its plain ViTs. The
+    others stay as they are, and capture names what ties them to a size."""
+    if type(module).__name__ not in _RESAMPLING:
+        return module
+    opened = architecture.create(request.model, size, dynamic_img_size=True)
+    opened.load_state_dict(module.state_dict())
+    return opened
 
 
 def _pretrained_config(name: str) -> Any:
-    timm = _timm()
+    timm = import_timm()
     try:
         return timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
     except RuntimeError as error:
@@ -150,50 +164,9 @@ def _task(request: ExportRequest, config: Any) -> Task:
     return task
 
 
-def _weigh(blank: _Blank, request: ExportRequest, preprocessing: Preprocessing) -> tuple[Any, str, str]:
-    """(module, origin, licence)."""
-    if request.weights == weights.RANDOM:
-        module = blank.create()
-        lively.enliven_on_photos(module, preprocessing, request.seed)
-        return module, f"random (seed {request.seed})", licences.RANDOM
-    if request.weights == weights.PRETRAINED:
-        return _pretrained(blank)
-    module = blank.create()
-    state = weights.read(request.weights)
-    if not blank.classes:
-        state = {name: tensor for name, tensor in state.items() if not _is_head(name, blank.config)}
-    weights.assign(module, _adapted(state, module), f"'{request.weights}'")
-    return module, request.weights.replace("\\", "/").rpartition("/")[2], licences.UNKNOWN
-
-
-def _pretrained(blank: _Blank) -> tuple[Any, str, str]:
-    repository = blank.config.hf_hub_id
-    if not repository:
-        raise BadRequest(f"timm has no pretrained weights for '{blank.asked}'. Use --weights random or --weights FILE.")
-    try:
-        path = download.fetch(repository, blank.config.hf_hub_filename or _HUB_FILE)
-    except download.NotOnHub as error:
-        raise WorldFailed(f"'{blank.asked}' cannot be downloaded: {error}. {download.WAYS_OUT}") from error
-    module = blank.create(pretrained=True, pretrained_cfg_overlay={"file": str(path), "custom_load": False})
-    return module, f"{repository}@{download.commit(path)[:12]}", licences.spdx(blank.config.license)
-
-
-def _adapted(state: dict[str, Any], module: Any) -> dict[str, Any]:
-    """timm's own conversion of a checkpoint: older names, position embeddings of another size."""
-    import sys
-
-    convert = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
-    return dict(convert(state, module)) if convert else state
-
-
-def _is_head(name: str, config: Any) -> bool:
-    heads = (config.classifier,) if isinstance(config.classifier, str) else config.classifier or ()
-    return any(name.startswith(f"{head}.") for head in heads)
-
-
 def _preprocessing(model: str, config: Any, size: Size) -> Preprocessing:
     """timm's evaluation transform (``timm.data.create_transform``), as data."""
-    _timm()
+    import_timm()
     from timm.data import resolve_data_config
 
     data = resolve_data_config(pretrained_cfg=config.to_dict())

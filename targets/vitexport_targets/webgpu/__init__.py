@@ -47,10 +47,10 @@ class WebGpu:
         options=("runtime", "max_file_bytes"),
     )
 
-    def lower(self, source: SourceModel, request: ExportRequest, into: Path) -> Artifact:
+    def lower(self, sources: tuple[SourceModel, ...], request: ExportRequest, into: Path) -> Artifact:
         from vitexport_targets.webgpu.lowering import lower
 
-        return lower(self.traits, source, request, into)
+        return lower(self.traits, sources, request, into)
 
     def open(self, bundle: Bundle, precision: str, provider: str, taps: tuple[str, ...] = ()) -> Session:
         from vitexport_targets.webgpu.session import open_in_browser

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
 import numpy as np
 
 from vitexport import preview
@@ -50,7 +51,8 @@ def open_in_browser(bundle: Bundle, precision: str, provider: str, taps: tuple[s
         url = stack.enter_context(preview.serve(site))
         browser = stack.enter_context(_BrowserThread())
         page = browser.call(browser.open(executable, f"{url}{HARNESS}", gpu=provider == "webgpu"), OPEN_TIMEOUT_S)
-        options = {"precision": precision, "provider": provider, **runtime_options(bundle)}
+        size = msgspec.to_builtins(bundle.rung.size)
+        options = {"size": size, "precision": precision, "provider": provider, **runtime_options(bundle)}
         opened = _checked(browser.call(page.evaluate("options => harness.open(options)", options), OPEN_TIMEOUT_S))
         log = _checked(browser.call(page.evaluate("options => harness.log(options)", options), OPEN_TIMEOUT_S))["lines"]
         version = browser.call(browser.version(), CLOSE_TIMEOUT_S)
@@ -101,6 +103,8 @@ class _BrowserThread:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
+        # Ctrl-C reaches playwright's driver too. That it is gone is said by the call that waits for it, not by asyncio.
+        self._loop.set_exception_handler(lambda loop, context: None)
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._closing = AsyncExitStack()
 

@@ -48,7 +48,7 @@ def _tapped(bundle: Bundle, precision: str, taps: tuple[str, ...]) -> dict[str, 
     entry = FileEntry(path, len(model), hashlib.sha256(model).hexdigest())
     manifest: Manifest = replace(
         bundle.manifest,
-        variants=(replace(variant, files=(path,)),),
+        rungs=(replace(bundle.rung, variants=(replace(variant, files=(path,)),)),),
         files=tuple(entry if known.path == path else known for known in bundle.manifest.files),
     )
     return {f"/{path}": model, f"/{MANIFEST_NAME}": encode(manifest)}

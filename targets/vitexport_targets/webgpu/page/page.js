@@ -2,6 +2,7 @@
 
 import { drawPhoto, drawReading } from './drawing.js';
 import { load } from './vitexport.js';
+import { rankRungs } from './vitexport/choose.js';
 
 /** @typedef {import('./vitexport.js').LoadedModel} LoadedModel */
 /** @typedef {import('./vitexport.js').Info} Info */
@@ -37,11 +38,11 @@ function showProgress({ file: path, loadedBytes, totalBytes }) {
 }
 
 /** @param {Info} info */
-function showInfo({ manifest, precision, provider, runtime, build, adapter, threads, verified, choices }) {
-  const { height, width } = manifest.preprocessing.size;
+function showInfo({ manifest, rung, precision, provider, runtime, build, adapter, threads, verified, choices }) {
+  const { height, width } = rung.preprocessing.size;
   document.title = manifest.model;
   say('model', manifest.model);
-  say('summary', `${manifest.outputs.map(({ name, shape }) => `${name} ${shape.join(' × ')}`).join(', ')} from ${width} × ${height} pixels`);
+  say('summary', `${rung.outputs.map(({ name, shape }) => `${name} ${shape.join(' × ')}`).join(', ')} from ${width} × ${height} pixels${others(manifest, rung)}`);
   say('verdict-reason', 'Comparing this browser’s answers with PyTorch’s. A software adapter takes a while.');
   fact('Runs on', provider === 'webgpu' ? 'WebGPU' : 'WebAssembly', `${runtime}, ${build} build`);
   const why = choices.find(({ chosen }) => !chosen);
@@ -56,6 +57,15 @@ function showInfo({ manifest, precision, provider, runtime, build, adapter, thre
   }
   const { origin, licence } = manifest.provenance;
   say('origin', `Weights: ${origin}. Licence: ${licence}.`);
+}
+
+/**
+ * @param {Info['manifest']} manifest
+ * @param {Info['rung']} rung
+ */
+function others({ rungs }, rung) {
+  const sizes = rungs.filter((other) => other !== rung).map(({ preprocessing: { size } }) => `${size.width} × ${size.height}`);
+  return sizes.length > 0 ? `; for pictures of other shapes, ${sizes.join(', ')}` : '';
 }
 
 /** @param {NonNullable<Info['adapter']>} adapter */
@@ -96,7 +106,8 @@ function showVerdict(verdict, word, reason) {
 /** @param {LoadedModel} model */
 async function openTrial(model) {
   element('try', HTMLElement).hidden = false;
-  const attempt = (/** @type {Blob} */ picture, /** @type {string} */ name) => void tryPicture(model, picture, name);
+  const modelFor = ladder(model);
+  const attempt = (/** @type {Blob} */ picture, /** @type {string} */ name) => void tryPicture(modelFor, picture, name);
   file.addEventListener('change', () => {
     const [chosen] = file.files ?? [];
     if (chosen) attempt(chosen, chosen.name);
@@ -104,9 +115,25 @@ async function openTrial(model) {
   });
   listenForDrops(attempt);
   document.addEventListener('paste', ({ clipboardData }) => offer(clipboardData, attempt));
-  const samples = await Promise.all(model.info.manifest.golden.map(({ photo: path, name }) => addSample(path, name, attempt)));
+  const samples = await Promise.all(model.info.rung.golden.map(({ photo: path, name }) => addSample(path, name, attempt)));
   const [first] = samples;
-  if (first) await tryPicture(model, first.blob, first.name);
+  if (first) await tryPicture(modelFor, first.blob, first.name);
+}
+
+/**
+ * The model at the size nearest in shape to a picture; each size is loaded when the first such picture comes.
+ * @param {LoadedModel} first
+ * @returns {(frame: {width: number, height: number}) => Promise<LoadedModel>}
+ */
+function ladder(first) {
+  const { manifest, rung } = first.info;
+  const opened = new Map([[rung, Promise.resolve(first)]]);
+  return ({ width, height }) => {
+    const [nearest = rung] = rankRungs(manifest.rungs, { frame: { width, height } });
+    const model = opened.get(nearest) ?? load('./', { size: nearest.preprocessing.size });
+    opened.set(nearest, model);
+    return model;
+  };
 }
 
 /** @param {(picture: Blob, name: string) => void} attempt */
@@ -152,16 +179,17 @@ async function addSample(path, name, attempt) {
 }
 
 /**
- * @param {LoadedModel} model
+ * @param {ReturnType<typeof ladder>} modelFor
  * @param {Blob} picture
  * @param {string} name
  */
-async function tryPicture(model, picture, name) {
+async function tryPicture(modelFor, picture, name) {
   say('status', `Running on ${name}…`);
   try {
     const bitmap = await createImageBitmap(picture).catch(() => {
       throw new Error(`${name} cannot be read as a picture. Try a PNG, JPEG or WebP file.`);
     });
+    const model = await modelFor(bitmap);
     const answer = await model.run(picture);
     drawPhoto(photo, bitmap);
     say('photo-caption', name);
@@ -171,7 +199,8 @@ async function tryPicture(model, picture, name) {
     bitmap.close();
     const drawn = Object.values(answer.readings).flatMap((reading) => drawReading(reading, photo, region));
     element('answer', HTMLElement).replaceChildren(...drawn);
-    say('status', `${name}: ${duration(answer.ms)} in the network.`);
+    const { size } = model.info.rung.preprocessing;
+    say('status', `${name}: ${duration(answer.ms)} in the network, at ${size.width} × ${size.height}.`);
   } catch (thrown) {
     say('status', thrown instanceof Error ? thrown.message : String(thrown));
   }

@@ -9,18 +9,26 @@ export interface Manifest {
   model: string;
   task: 'classify' | 'features' | 'segment';
   input_name: string;
+  rungs: Rung[];
+  provenance: Provenance;
+  toolchain: {
+    [k: string]: string;
+  };
+  files: FileEntry[];
+  runtime: WebRuntime | null;
+}
+/**
+ * The network at one input size, with its own exam: a ladder has several, and they share what weights they can.
+ */
+export interface Rung {
   input_shape: number[];
   preprocessing: Preprocessing;
   outputs: OutputSpec[];
   variants: Variant[];
   golden: GoldenCase[];
-  provenance: Provenance;
-  toolchain: {
-    [k: string]: string;
-  };
   rounding: number;
-  files: FileEntry[];
-  runtime: WebRuntime | null;
+  pos_embed_rule: string;
+  pos_embed_source: string;
 }
 /**
  * From a decoded photo to the network's input, exactly.

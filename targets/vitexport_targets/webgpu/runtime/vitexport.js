@@ -9,7 +9,7 @@
  * ```
  */
 
-import { rank } from './vitexport/choose.js';
+import { rank, rankRungs } from './vitexport/choose.js';
 import { adopt, createDevice } from './vitexport/device.js';
 import { BundleError, UnavailableError, sentence } from './vitexport/errors.js';
 import { canVerify, fetchManifest, fetchVerified } from './vitexport/files.js';
@@ -20,6 +20,8 @@ export { BundleError, UnavailableError };
 
 /** @typedef {import('./manifest').Manifest} Manifest */
 /** @typedef {import('./manifest').Variant} Variant */
+/** @typedef {import('./manifest').Rung} Rung */
+/** @typedef {import('./manifest').Size} Size */
 /** @typedef {import('./vitexport/choose.js').Provider} Provider */
 /** @typedef {import('./vitexport/choose.js').Candidate} Candidate */
 /** @typedef {import('./vitexport/device.js').Gpu} Gpu */
@@ -38,6 +40,9 @@ export { BundleError, UnavailableError };
 /**
  * What a page may decide itself; all of it is optional.
  * @typedef {object} LoadOptions
+ * @property {Size} [size] Only this rung of a ladder.
+ * @property {Size} [frame] What the pictures will be like: of a ladder, the rung nearest in shape is taken.
+ * @property {number} [budgetMs] Of a ladder, the largest rung whose median inference here keeps this is taken.
  * @property {string} [precision] Only this one, such as `fp32`.
  * @property {Provider} [provider] Only this one.
  * @property {GPUDevice} [device] A device of the page's own, to share buffers with. It is not destroyed by `dispose`.
@@ -50,29 +55,47 @@ export { BundleError, UnavailableError };
  */
 
 /**
- * Load the first variant that can run here: the manifest's order on WebGPU, then WebAssembly.
+ * Load the first variant that can run here: the manifest's order on WebGPU, then WebAssembly; of a ladder, at the size
+ * that `size`, `frame` and `budgetMs` ask for.
  *
  * @param {string | URL} url the bundle's folder (ending in `/`) or its `manifest.json`, relative to the page
  * @param {LoadOptions} [options]
  * @returns {Promise<LoadedModel>} throws `BundleError` (damaged, incomplete) or `UnavailableError` (cannot run here)
  */
 export async function load(url, options = {}) {
+  const source = await fetchManifest(new URL(url, globalThis.location.href));
+  const rungs = rankRungs(source.manifest.rungs, options);
+  const { budgetMs } = options;
+  for (const rung of rungs) {
+    const model = await loadRung(source, rung, options);
+    if (budgetMs === undefined || rung === rungs.at(-1) || (await model.medianMs()) <= budgetMs) return model;
+    await model.dispose();
+  }
+  throw new UnavailableError('This bundle lists no size to run at.');
+}
+
+/**
+ * @param {{manifest: Manifest, base: URL}} source
+ * @param {Rung} rung
+ * @param {LoadOptions} options
+ */
+async function loadRung({ manifest, base }, rung, options) {
   const started = performance.now();
-  const { manifest, base } = await fetchManifest(new URL(url, globalThis.location.href));
   const gpu = await findGpu(options);
   try {
     const features = typeof gpu === 'string' ? gpu : gpu.device.features;
-    const candidates = rank(manifest.variants, features, options);
+    const candidates = rank(rung.variants, features, options);
     const usesGpu = candidates.some(({ provider, obstacle }) => provider === 'webgpu' && obstacle === null);
-    if (!candidates.some(({ obstacle }) => obstacle === null)) throw new UnavailableError(refusal(manifest, candidates, options));
+    if (!candidates.some(({ obstacle }) => obstacle === null)) throw new UnavailableError(refusal(rung, candidates, options));
     const build = options.build ?? buildFor(usesGpu);
     const ort = options.ort ?? (await loadOrt(options.runtime ?? { builds: manifest.runtime?.builds ?? {}, base }, build));
     if (options.threads !== undefined) ort.env.wasm.numThreads = options.threads;
-    const { chosen, session } = await openFirst({ manifest, base, ort, gpu, candidates, options });
+    const { chosen, session } = await openFirst({ manifest, rung, base, ort, gpu, candidates, options });
     const onGpu = chosen.provider === 'webgpu' && typeof gpu !== 'string' ? gpu : null;
     /** @type {Info} */
     const info = {
       manifest,
+      rung,
       precision: chosen.variant.precision,
       provider: chosen.provider,
       runtime: `onnxruntime-web ${ort.env.versions.web ?? ''}`.trimEnd(),
@@ -84,7 +107,7 @@ export async function load(url, options = {}) {
       loadMs: performance.now() - started,
     };
     if (onGpu === null) release(gpu, options);
-    return new Model({ manifest, base, ort, session, gpu: onGpu, ownsDevice: !options.device, variant: chosen.variant, info });
+    return new Model({ base, ort, session, gpu: onGpu, ownsDevice: !options.device, variant: chosen.variant, info });
   } catch (error) {
     release(gpu, options);
     throw error;
@@ -110,13 +133,13 @@ function release(gpu, options) {
 
 /**
  * Why nothing can run here.
- * @param {Manifest} manifest
+ * @param {Rung} rung
  * @param {Candidate[]} candidates
  * @param {LoadOptions} options
  */
-function refusal(manifest, candidates, { precision }) {
+function refusal(rung, candidates, { precision }) {
   if (candidates.length === 0) {
-    const known = manifest.variants.map((variant) => variant.precision).join(', ');
+    const known = rung.variants.map((variant) => variant.precision).join(', ');
     return `This bundle has no precision '${precision ?? ''}'. It has: ${known}.`;
   }
   return candidates.map(({ variant, provider, obstacle }) => `${variant.precision} on ${provider}: ${obstacle ?? ''}`).join('; ');
@@ -124,9 +147,9 @@ function refusal(manifest, candidates, { precision }) {
 
 /**
  * Open the candidates in order until the runtime accepts one; each refusal becomes that candidate's obstacle.
- * @param {{manifest: Manifest, base: URL, ort: Ort, gpu: Gpu | string, candidates: Candidate[], options: LoadOptions}} context
+ * @param {{manifest: Manifest, rung: Rung, base: URL, ort: Ort, gpu: Gpu | string, candidates: Candidate[], options: LoadOptions}} context
  */
-async function openFirst({ manifest, base, ort, gpu, candidates, options }) {
+async function openFirst({ manifest, rung, base, ort, gpu, candidates, options }) {
   for (const candidate of candidates) {
     if (candidate.obstacle !== null) continue;
     const files = await fetchModel(manifest, base, candidate.variant, options);
@@ -137,7 +160,7 @@ async function openFirst({ manifest, base, ort, gpu, candidates, options }) {
       candidate.obstacle = `the runtime refused it (${sentence(refused)})`;
     }
   }
-  throw new Error(`onnxruntime-web cannot load ${manifest.model}. ${refusal(manifest, candidates, options)}`);
+  throw new Error(`onnxruntime-web cannot load ${manifest.model}. ${refusal(rung, candidates, options)}`);
 }
 
 /** @typedef {{path: string, data: Uint8Array<ArrayBuffer>}} ModelFile */

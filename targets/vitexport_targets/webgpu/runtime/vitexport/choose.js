@@ -1,9 +1,44 @@
-/** Which precision runs where: a pure function of the manifest and of what the browser has. */
+/** Which size, and which precision runs where: pure functions of the manifest and of what the browser has. */
+
+import { UnavailableError } from './errors.js';
 
 /** @typedef {import('../manifest').Variant} Variant */
+/** @typedef {import('../manifest').Rung} Rung */
+/** @typedef {import('../manifest').Size} Size */
 /** @typedef {'webgpu' | 'wasm'} Provider */
 /** @typedef {{variant: Variant, provider: Provider, obstacle: string | null}} Candidate `obstacle`: why it cannot run. */
 /** @typedef {{precision?: string | undefined, provider?: Provider | undefined}} Wishes */
+
+/** @param {Size} size */
+const aspect = ({ width, height }) => width / height;
+
+/** @param {Size} size */
+const name = ({ width, height }) => `${height}x${width}`;
+
+/** @param {Rung} rung */
+const area = ({ preprocessing: { size } }) => size.width * size.height;
+
+/**
+ * The rungs to try, in order: the one of `size`; else those whose shape is nearest to `frame`'s (the first rung's where
+ * there is none), of which a latency budget wants the largest that keeps it, and no budget the first in the manifest.
+ * @param {readonly Rung[]} rungs
+ * @param {{size?: Size | undefined, frame?: Size | undefined, budgetMs?: number | undefined}} wishes
+ * @returns {Rung[]} at least one
+ */
+export function rankRungs(rungs, { size, frame, budgetMs }) {
+  if (size) {
+    const exact = rungs.filter(({ preprocessing }) => name(preprocessing.size) === name(size));
+    if (exact.length > 0) return exact.slice(0, 1);
+    throw new UnavailableError(`This bundle has no size ${name(size)}. It has: ${rungs.map((r) => name(r.preprocessing.size)).join(', ')}.`);
+  }
+  const shape = frame ?? rungs[0]?.preprocessing.size;
+  if (shape === undefined) throw new UnavailableError('This bundle lists no size to run at.');
+  // Ratios differ by factors: twice as wide is as far off as twice as high.
+  const distances = rungs.map(({ preprocessing }) => Math.abs(Math.log(aspect(shape) / aspect(preprocessing.size))));
+  const nearest = Math.min(...distances);
+  const alike = rungs.filter((_, i) => (distances[i] ?? Infinity) <= nearest + 1e-9);
+  return budgetMs === undefined ? alike.slice(0, 1) : alike.sort((a, b) => area(b) - area(a));
+}
 
 /**
  * Every pair of precision and provider, best first: the manifest's order on WebGPU, then on WebAssembly, where a

@@ -8,6 +8,7 @@ import { read } from './readout.js';
 
 /** @typedef {import('../manifest').Manifest} Manifest */
 /** @typedef {import('../manifest').GoldenCase} GoldenCase */
+/** @typedef {import('../manifest').Rung} Rung */
 /** @typedef {import('../manifest').Variant} Variant */
 /** @typedef {import('./ort.js').Ort} Ort */
 /** @typedef {import('./device.js').Gpu} Gpu */
@@ -23,8 +24,9 @@ import { read } from './readout.js';
 
 /** One way this model could have run, and why it was or was not taken. @typedef {{precision: string, provider: Provider, chosen: boolean, reason: string}} Choice */
 /**
- * What runs where, and why. `verified` says whether hashes could be checked; `threads` are WebAssembly's.
- * @typedef {{manifest: Manifest, precision: string, provider: Provider, runtime: string, build: string, adapter: Adapter | null,
+ * What runs where, and why. `rung` is the size that was chosen; `verified` says whether hashes could be checked;
+ * `threads` are WebAssembly's.
+ * @typedef {{manifest: Manifest, rung: Rung, precision: string, provider: Provider, runtime: string, build: string, adapter: Adapter | null,
  *   threads: number, verified: string, choices: Choice[], loadMs: number}} Info
  */
 /** @typedef {{outputs: Record<string, Output>, ms: number}} Inference `ms`: from the call until the outputs are in CPU memory. */
@@ -33,13 +35,16 @@ import { read } from './readout.js';
  * @typedef {Inference & {readings: Record<string, Reading>, region: Region}} Answer
  */
 /**
- * @typedef {{manifest: Manifest, base: URL, ort: Ort, session: import('onnxruntime-web').InferenceSession, gpu: Gpu | null,
+ * @typedef {{base: URL, ort: Ort, session: import('onnxruntime-web').InferenceSession, gpu: Gpu | null,
  *   ownsDevice: boolean, variant: Variant, info: Info}} Parts
  */
 
 /** Steady runs of a self-check: enough for a median, unless the adapter is so slow that they would bore. */
 const STEADY_RUNS = 10;
 const STEADY_BUDGET_MS = 2000;
+
+/** To tell whether a rung keeps a latency budget: odd, so that one hiccup does not decide. */
+const BUDGET_RUNS = 3;
 
 export class Model {
   #parts;
@@ -65,16 +70,16 @@ export class Model {
    * @returns {Promise<Answer>}
    */
   async run(picture) {
-    const { manifest } = this.#parts;
+    const { outputs: specs, preprocessing } = this.info.rung;
     const photo = await decode(picture);
-    const inference = await this.runTensor(preprocess(photo, manifest.preprocessing));
+    const inference = await this.runTensor(preprocess(photo, preprocessing));
     /** @type {Record<string, Reading>} */
     const readings = {};
-    for (const spec of manifest.outputs) {
+    for (const spec of specs) {
       const output = inference.outputs[spec.name];
       if (output !== undefined) readings[spec.name] = read(spec, output);
     }
-    return { ...inference, readings, region: seenRegion(photo, manifest.preprocessing) };
+    return { ...inference, readings, region: seenRegion(photo, preprocessing) };
   }
 
   /**
@@ -83,8 +88,9 @@ export class Model {
    * @returns {Promise<Inference>}
    */
   async runTensor(values) {
-    const { manifest, ort, session } = this.#parts;
-    const [, ...picture] = manifest.input_shape;
+    const { ort, session } = this.#parts;
+    const { manifest, rung } = this.info;
+    const [, ...picture] = rung.input_shape;
     const batch = values.length / picture.reduce((a, b) => a * b, 1);
     if (!Number.isInteger(batch) || batch === 0) {
       throw new Error(`${values.length} values are no whole number of ${picture.join(' x ')} pictures.`);
@@ -106,25 +112,39 @@ export class Model {
    * @returns {Promise<ExamResult>}
    */
   async selfCheck() {
-    const { manifest, variant, info } = this.#parts;
+    const { variant, info } = this.#parts;
     /** @type {CaseResult[]} */
     const cases = [];
     /** @type {number[]} */
     const times = [];
-    for (const golden of manifest.golden) {
+    for (const golden of info.rung.golden) {
       const wasCold = this.#coldMs === null;
       const result = await this.#sit(golden);
       cases.push(result);
       if (!wasCold) times.push(result.ms);
     }
-    const values = new Float32Array(manifest.input_shape.slice(1).reduce((a, b) => a * b, 1));
+    const blank = this.#blank();
     for (let spent = 0; times.length < 1 || (times.length < STEADY_RUNS && spent < STEADY_BUDGET_MS); ) {
-      const { ms } = await this.runTensor(values);
+      const { ms } = await this.runTensor(blank);
       times.push(ms);
       spent += ms;
     }
     const timings = { loadMs: info.loadMs, coldMs: this.#coldMs ?? NaN, steadyMs: median(times), steadyRuns: times.length };
     return { ...judge(cases, variant), ...timings };
+  }
+
+  /** Median time of a steady inference here, from a few runs after the cold one. */
+  async medianMs() {
+    const blank = this.#blank();
+    if (this.#coldMs === null) await this.runTensor(blank);
+    /** @type {number[]} */
+    const times = [];
+    while (times.length < BUDGET_RUNS) times.push((await this.runTensor(blank)).ms);
+    return median(times);
+  }
+
+  #blank() {
+    return new Float32Array(this.info.rung.input_shape.slice(1).reduce((a, b) => a * b, 1));
   }
 
   /**
@@ -133,15 +153,16 @@ export class Model {
    * @returns {Promise<CaseResult>}
    */
   async #sit(golden) {
-    const { manifest, variant } = this.#parts;
+    const { variant } = this.#parts;
+    const { outputs: specs, preprocessing } = this.info.rung;
     const photo = await decode(new Blob([await this.#file(golden.photo)]));
     const input = await this.#floats(golden.input);
-    const made = preprocess(photo, manifest.preprocessing);
+    const made = preprocess(photo, preprocessing);
     /** @type {Record<string, Float32Array>} */
     const expected = {};
     for (const [name, path] of Object.entries(golden.outputs)) expected[name] = await this.#floats(path);
     const { outputs, ms } = await this.runTensor(input);
-    const off = distances(outputs, expected, manifest.outputs, variant.metric);
+    const off = distances(outputs, expected, specs, variant.metric);
     return { name: golden.name, preprocessing: largestDifference(made, input), off, ms };
   }
 
@@ -152,7 +173,7 @@ export class Model {
 
   /** @param {string} path */
   #file(path) {
-    return fetchVerified(this.#parts.manifest, this.#parts.base, path);
+    return fetchVerified(this.info.manifest, this.#parts.base, path);
   }
 
   /** Give back the GPU's and WebAssembly's memory. A device that the page brought stays as it is. */

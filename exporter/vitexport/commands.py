@@ -1,0 +1,160 @@
+"""The commands beside the export: what goes in and comes out, what it costs, and a bundle again."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vitexport.errors import OK, ParityFailed
+from vitexport.terminal import EXIT_CODES, Parser, Progress, print_json
+
+if TYPE_CHECKING:
+    from vitexport.contract import Bundle, Result
+
+
+def _models(arguments: list[str]) -> int:
+    Parser(prog="vitexport models", description="Presets by name; any timm name works as it is.").parse_args(arguments)
+    from vitexport import models
+
+    for name, about in models.presets().items():
+        print(f"{name:<20} {about}")
+    print("\nAlso: any timm name · hf:ORG/NAME or a checkpoint folder · path/to/file.py:factory")
+    return OK
+
+
+def _targets(arguments: list[str]) -> int:
+    Parser(
+        prog="vitexport targets", description="Targets, their precisions, and whether they can run here."
+    ).parse_args(arguments)
+    from vitexport import registry
+    from vitexport.errors import MissingToolchain
+    from vitexport.toolchain import find
+
+    for name in registry.names():
+        traits = registry.target(name).traits
+        print(f"{name:<12} {traits.summary}")
+        for precision in traits.precisions:
+            default = " (default)" if precision.default else ""
+            bound = f"{precision.metric} <= {precision.tolerance:g}"
+            print(f"{'':<12}   {precision.name}{default}: {bound}; {precision.because}")
+        print(f"{'':<12}   proven on: {', '.join(traits.providers)}")
+        for need in traits.needs:
+            try:
+                find(need)
+            except MissingToolchain as missing:
+                print(f"{'':<12}   missing: {missing}")
+    return OK
+
+
+def _inspect(arguments: list[str]) -> int:
+    parser = Parser(
+        prog="vitexport inspect",
+        description="What a model costs, from its module without weights: nothing is downloaded or built.",
+        epilog=EXIT_CODES,
+    )
+    parser.add_argument("model", help="as --model of an export")
+    parser.add_argument("--size", action="append", metavar="SIZE", help="height x width; repeatable (default: its own)")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON on standard output")
+    asked = parser.parse_args(arguments)
+    from vitexport import anatomy
+    from vitexport.contract import Size
+
+    found = anatomy.inspect(asked.model, [Size.parse(size) for size in asked.size or ()])
+    if asked.json:
+        print_json(found)
+    else:
+        from vitexport.anatomy.table import render
+
+        print(render(found))
+    return OK
+
+
+def _check(arguments: list[str]) -> int:
+    from vitexport import proof, registry
+    from vitexport.bundle import read_golden
+    from vitexport.progress import listen
+
+    parser = _bundle_parser("check", "Prove a bundle again, on the golden photos that it carries.")
+    parser.add_argument("--require-proof", action="store_true", help="count 'not run' as failed")
+    asked = parser.parse_args(arguments)
+    found = _undamaged(Path(asked.directory))
+    with listen(Progress()):
+        results = [
+            proof.prove(target, bundle, variant.precision, provider, read_golden(bundle)).result
+            for bundle in found
+            for target in [registry.target(bundle.manifest.target)]
+            for variant in bundle.rung.variants
+            for provider in target.traits.providers
+        ]
+    _print_results(results, as_json=asked.json)
+    bad = {"failed", "not run"} if asked.require_proof else {"failed"}
+    return ParityFailed.exit_code if any(r.verdict in bad for r in results) else OK
+
+
+def _bench(arguments: list[str]) -> int:
+    from vitexport import proof, registry
+    from vitexport.progress import listen
+
+    asked = _bundle_parser("bench", "Time a bundle in its own runtime, on this host.").parse_args(arguments)
+    found = _undamaged(Path(asked.directory))
+    with listen(Progress()):
+        results = [
+            proof.time_only(target, bundle, variant.precision, provider)
+            for bundle in found
+            for target in [registry.target(bundle.manifest.target)]
+            for variant in bundle.rung.variants
+            for provider in target.traits.providers
+        ]
+    _print_results(results, as_json=asked.json)
+    return OK
+
+
+def _preview(arguments: list[str]) -> int:
+    parser = Parser(prog="vitexport preview", description="Serve a bundle on this machine, for a browser to open.")
+    parser.add_argument("directory")
+    parser.add_argument("--port", type=int, default=8000, help="0 picks a free one (default: 8000)")
+    asked = parser.parse_args(arguments)
+    from vitexport import preview
+
+    preview.run(Path(asked.directory), asked.port)
+    return OK
+
+
+def _bundle_parser(command: str, description: str) -> argparse.ArgumentParser:
+    parser = Parser(prog=f"vitexport {command}", description=description, epilog=EXIT_CODES)
+    parser.add_argument("directory", help="a bundle, or the folder of bundles that vitexport wrote")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON on standard output")
+    return parser
+
+
+def _undamaged(directory: Path) -> tuple[Bundle, ...]:
+    """The bundles in ``directory``. A file that is not the one that was exported is a ``ParityFailed``."""
+    from vitexport.bundle import damage
+    from vitexport.manifest import find_bundles
+
+    found = find_bundles(directory)
+    for bundle in {b.directory: b for b in found}.values():  # once for all sizes
+        if broken := damage(bundle):
+            raise ParityFailed(broken)
+    return found
+
+
+def _print_results(results: list[Result], *, as_json: bool) -> None:
+    if as_json:
+        print_json(results)
+    else:
+        from vitexport.report import render
+
+        render(results)
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "models": _models,
+    "targets": _targets,
+    "inspect": _inspect,
+    "check": _check,
+    "bench": _bench,
+    "preview": _preview,
+}

@@ -1,0 +1,145 @@
+"""One bundle, several sizes: each proven by itself, weights shared, and the browser takes the one that fits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import web_bundles
+from conftest import TESTS, Command
+from vitexport import ExportRequest, Size, capture, export, models, photos, preview
+from vitexport.contract import Bundle, Report
+from vitexport.manifest import find_bundles, read_bundles
+from vitexport.preview import Site
+
+ANY_SIZE = f"{TESTS / 'models.py'}:any_size"
+SIZES = (Size(64, 64), Size(48, 96), Size(96, 48), Size(128, 128))
+
+
+@pytest.fixture(scope="module")
+def ladder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
+    out = tmp_path_factory.mktemp("ladder") / "out"
+    return export(ExportRequest(model=ANY_SIZE, targets=("onnx",), sizes=SIZES, out=str(out))), out
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, ...]:
+    rungs = [ExportRequest(model=ANY_SIZE, precisions=("fp32",), sizes=(size,)) for size in SIZES]
+    probes = photos.probes(None)
+    sources = [capture.capture(models.build(rung), "any_size", probes) for rung in rungs]
+    return web_bundles.filled(tmp_path_factory.mktemp("web"), rungs[0], *sources)
+
+
+def test_every_rung_is_captured_proven_and_timed_by_itself(ladder: tuple[Report, Path]):
+    report, _ = ladder
+    assert [r.size for r in report.results] == list(SIZES)
+    assert all(r.verdict == "passed" and r.latency.runs > 0 for r in report.results), report.results
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_every_rung_is_proven_on_webgpu(tmp_path: Path):
+    request = ExportRequest(model=ANY_SIZE, targets=("webgpu",), sizes=SIZES, precisions=("fp32",))
+    report = export(replace(request, out=str(tmp_path / "out")))
+    assert [(r.size, r.verdict) for r in report.results if r.provider == "webgpu"] == [(s, "passed") for s in SIZES]
+
+
+def test_rungs_share_their_weights(web: tuple[Bundle, ...]):
+    """The convolutions are 43 kB; a further rung adds its graph, which at this size weighs a few."""
+    weights = {path for bundle in web for path in bundle.variant("fp32").files[1:]}
+    assert weights == {"weights_fp32_0"}
+    shared = web[0].path("weights_fp32_0").stat().st_size
+    assert shared > 40_000
+    assert all(b.path(b.variant("fp32").files[0]).stat().st_size < 0.1 * shared for b in web)
+
+
+def test_an_onnx_folder_is_complete_at_every_size(ladder: tuple[Report, Path]):
+    _, out = ladder
+    first, *further = read_bundles(out / "onnx")
+    assert first.variant("fp32").files == ("onnx/model.onnx",)
+    for bundle in further:
+        folder = out / "onnx" / str(bundle.rung.size)
+        assert bundle.variant("fp32").files == (f"{bundle.rung.size}/onnx/model.onnx",)
+        assert (folder / "config.json").is_file()
+        size = json.loads((folder / "preprocessor_config.json").read_text())["size"]
+        assert size == {"height": bundle.rung.size.height, "width": bundle.rung.size.width}
+
+
+def test_a_ladder_can_be_checked_again(ladder: tuple[Report, Path], vitexport: Command):
+    _, out = ladder
+    assert [b.rung.size for b in find_bundles(out)] == list(SIZES)
+    done = vitexport("check", out / "onnx", "--json")
+    assert done.returncode == 0, done.stderr
+    assert [r["parity"]["verdict"] for r in json.loads(done.stdout)] == ["passed"] * len(SIZES)
+
+
+def test_the_same_size_twice_is_one_rung(vitexport: Command):
+    done = vitexport("--model", ANY_SIZE, "--target", "onnx", "--size", "64", "--size", "64x64", "--json")
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["results"]) == 1
+
+
+# ----------------------------------------------------------------------------------------------------- in the browser
+
+
+@pytest.fixture(scope="module")
+def opened(web: tuple[Bundle, ...]) -> Iterator[object]:
+    with preview.serve(Site(web[0].directory)) as url, web_bundles.page() as page:
+        page.goto(f"{url}index.html")
+        page.locator("body:not([data-verdict=pending])").wait_for(timeout=120_000)
+        yield page
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    ("options", "taken"),
+    [
+        ({}, "64x64"),
+        ({"frame": {"width": 1280, "height": 720}}, "48x96"),
+        ({"frame": {"width": 720, "height": 1280}}, "96x48"),
+        ({"frame": {"width": 300, "height": 310}}, "64x64"),
+        ({"size": {"width": 48, "height": 96}}, "96x48"),
+        ({"budgetMs": 60_000}, "128x128"),
+        ({"budgetMs": 0}, "64x64"),
+        ({"frame": {"width": 720, "height": 1280}, "budgetMs": 60_000}, "96x48"),
+    ],
+    ids=["first", "landscape", "portrait", "squarish", "asked", "large budget", "no budget", "portrait in budget"],
+)
+def test_the_rung_is_picked_by_shape_and_budget(opened, options: dict[str, object], taken: str):
+    script = """async (options) => {
+        const { load } = await import('./vitexport.js');
+        const model = await load('./', { ...options, provider: 'wasm' });
+        const { height, width } = model.info.rung.preprocessing.size;
+        await model.dispose();
+        return `${height}x${width}`;
+    }"""
+    assert opened.evaluate(script, options) == taken
+
+
+@pytest.mark.browser
+def test_a_size_that_is_not_there_is_named(opened):
+    script = """async () => {
+        const { load } = await import('./vitexport.js');
+        return load('./', { size: { width: 1, height: 2 } }).then(() => '', (error) => error.message);
+    }"""
+    assert opened.evaluate(script) == "This bundle has no size 2x1. It has: 64x64, 48x96, 96x48, 128x128."
+
+
+@pytest.mark.browser
+def test_the_page_runs_each_picture_at_the_size_nearest_in_shape(opened, tmp_path: Path):
+    from PIL import Image
+
+    for name, size, taken in (("portrait.png", (90, 160), "48 × 96"), ("landscape.png", (160, 90), "96 × 48")):
+        Image.new("RGB", size, "teal").save(tmp_path / name)
+        opened.set_input_files("#file", tmp_path / name)
+        opened.locator("#status", has_text=f"{name}:").wait_for(timeout=30_000)
+        assert opened.locator("#status").inner_text().endswith(f"at {taken}.")
+
+
+def test_bundles_of_one_size_stay_one_file(tmp_path: Path):
+    bundle: Bundle = web_bundles.whole("tiny", ("fp32",))
+    assert bundle.variant("fp32").files == ("model_fp32.onnx",)

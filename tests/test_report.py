@@ -1,0 +1,31 @@
+"""What a person reads at the end says everything, on whatever it is read."""
+
+from __future__ import annotations
+
+from io import StringIO
+
+import pytest
+
+from vitexport.contract import FileEntry, Measurement, Parity, Result, Size
+from vitexport.report import render
+
+
+class Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("columns", ["40", "80", "200"])
+@pytest.mark.parametrize("stream", [Terminal, StringIO])
+def test_no_figure_is_cut_off_however_narrow_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, stream: type[StringIO], columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    parity = Parity("failed", drift=1.2e-3, snr_db=61.5, agreement=0.9876, reason="drift of output 'logits' is 0.0012")
+    latency = Measurement("passed", "a GPU", "runtime 1.0", "webgpu", 1.0, 1234.5, 98.7, 99.9, 30)
+    files = (FileEntry("webgpu/model_fp32.onnx", 123_456_789, "0"),)
+    written = stream()
+    render([Result("m", "reference", "fp16", "webgpu", Size(1024, 2048), files, parity, latency)], written)
+    for figure in ("1024x2048", "123,456,789", "1.2e-03", "61.5", "0.9876", "1,234.5", "98.7", "failed", "a GPU"):
+        assert figure in written.getvalue()
+    assert "…" not in written.getvalue()
