@@ -1,4 +1,4 @@
-"""Train ``digits_vit_tiny``: ``python -m vitexport.digits.train``; under an hour on one core.
+"""Train ``digits_vit_tiny``: ``python -m vitexport.digits.train``. Its full length is not measured yet.
 
 Needs scikit-learn for its pictures. Writes the held-out originals first, then the weights, float16.
 """

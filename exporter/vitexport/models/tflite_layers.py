@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 
-class Mean(nn.Module):  # type: ignore[misc]
+class Mean(nn.Module):  # type: ignore[misc]  # torch is Any to mypy here
     """The average over some axes."""
 
     def __init__(self, axes: tuple[int, ...], keep: bool) -> None:
@@ -20,7 +20,7 @@ class Mean(nn.Module):  # type: ignore[misc]
         return x.mean(self.axes, keepdim=self.keep)
 
 
-class Binary(nn.Module):  # type: ignore[misc]
+class Binary(nn.Module):  # type: ignore[misc]  # torch is Any to mypy here
     """A commutative operation on two values, or on one and a constant."""
 
     def __init__(self, operation: Callable[[Any, Any], Any], constant: torch.Tensor | None) -> None:
@@ -32,7 +32,7 @@ class Binary(nn.Module):  # type: ignore[misc]
         return self.operation(a, self.constant if b is None else b)
 
 
-class Concat(nn.Module):  # type: ignore[misc]
+class Concat(nn.Module):  # type: ignore[misc]  # torch is Any to mypy here
     """Any number of values, joined along one axis."""
 
     def __init__(self, axis: int) -> None:
@@ -43,7 +43,7 @@ class Concat(nn.Module):  # type: ignore[misc]
         return torch.cat(values, self.axis)
 
 
-class Reshape(nn.Module):  # type: ignore[misc]
+class Reshape(nn.Module):  # type: ignore[misc]  # torch is Any to mypy here
     """To ``shape`` behind the batch, values in NHWC order as TensorFlow lays them out."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
