@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from pathlib import Path
 
@@ -119,6 +120,31 @@ def exits() -> nn.Module:
 
 def wordy() -> nn.Module:
     raise RuntimeError("first\nsecond\nthird")
+
+
+class _InterruptedAtItsEnd:
+    """Python drops whatever a finaliser raises, what the signal's handler raises in it among them."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        signal.raise_signal(self.number)
+        time.sleep(0)  # the handler runs between two instructions, hence in here
+
+
+def interrupted_in_a_finaliser(number: signal.Signals) -> Network:
+    _InterruptedAtItsEnd(number)
+    time.sleep(60)
+    raise AssertionError("the interruption was lost")
+
+
+def interrupted_by_sigint() -> Network:
+    return interrupted_in_a_finaliser(signal.SIGINT)
+
+
+def interrupted_by_sigterm() -> Network:
+    return interrupted_in_a_finaliser(signal.SIGTERM)
 
 
 def tiny_once_there_is_a_report() -> Network:

@@ -221,3 +221,10 @@ def test_an_interrupted_export_leaves_the_old_bundle_intact(
     assert "Interrupted." in stderr
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     assert {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize(("name", "code"), [("sigterm", 143), ("sigint", 130)])
+def test_an_interruption_that_arrives_in_a_finaliser_is_not_lost(vitexport: Command, name: str, code: int):
+    """Seen in CI: Ctrl-C came while an import's weak reference was called back, and the export went on to its end."""
+    done = vitexport("--model", f"{TESTS / 'models.py'}:interrupted_by_{name}", *REFERENCE)
+    expect(done, code, "Interrupted.")

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     signal.signal(signal.SIGTERM, _interrupt)
+    sys.unraisablehook = _interrupt_again
     try:
         code = _dispatch([a for a in arguments if a != "--debug"])
         print(end="", flush=True)  # a full disk under our output is noticed here, and not at the interpreter's exit
@@ -62,6 +64,20 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise Interrupted(number)
+
+
+def _interrupt_again(unraisable: sys.UnraisableHookArgs) -> None:
+    """Python drops what is raised inside a finaliser or a weak reference's callback, our interruption too: repeat it.
+
+    A moment later, from a thread: repeated here, it would be raised inside this hook, and dropped likewise.
+    """
+    if not isinstance(unraisable.exc_value, KeyboardInterrupt):
+        sys.__unraisablehook__(unraisable)
+        return
+    code = unraisable.exc_value.exit_code if isinstance(unraisable.exc_value, Interrupted) else 128 + signal.SIGINT
+    repeat = threading.Timer(0.02, os.kill, (os.getpid(), code - 128))
+    repeat.daemon = True
+    repeat.start()
 
 
 def _say(error: VitexportError | Interrupted) -> int:
