@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vitexport import torchvision_schemas
-from vitexport.contract import Size
+from vitexport.contract import Preprocessing, Size
 from vitexport.digits.pictures import SIDE
+from vitexport.models import weights
 
 torchvision_schemas.declare()
 
@@ -48,6 +49,18 @@ def blank(size: Size = NATIVE) -> Any:
     )
 
 
+def trained() -> Any:
+    """:func:`blank` with the weights that are committed, in eval mode: stored as float16, float32 in memory."""
+    module = blank()
+    weights.load_file(module, WEIGHTS)
+    return module.eval()
+
+
+def preprocessing(size: Size = NATIVE) -> Preprocessing:
+    """What a photo goes through. It is stretched to ``size``: a crop could cut a digit's end off."""
+    return Preprocessing(size, std=(STD, STD, STD), interpolation="bicubic", fit="squash")
+
+
 def resized(module: Any, size: Size, resample: Resample) -> Any:
     """``module`` for pictures of ``size``: the same weights, the position table resampled by a rule of
     :data:`vitexport.posembed.RULES`, or by a wrong one."""
@@ -60,5 +73,5 @@ def resized(module: Any, size: Size, resample: Resample) -> Any:
 
 
 def normalised(images: NDArray[np.uint8]) -> torch.Tensor:
-    """uint8 (N, H, W, 3) -> float32 (N, 3, H, W): black is 0, white 1 / ``STD``."""
+    """uint8 (N, H, W, 3) -> float32 (N, 3, H, W), as :func:`preprocessing` has it: black is 0, white 1 / ``STD``."""
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().float() / 255 / STD

@@ -1,6 +1,10 @@
-"""Train ``digits_vit_tiny``: ``python -m vitexport.digits.train``. Its full length is not measured yet.
+"""Train ``digits_vit_tiny``: ``make digits``, or ``python -m vitexport.digits.train``.
 
-Needs scikit-learn for its pictures. Writes the held-out originals first, then the weights, float16.
+Took 7 minutes (5:25 and 1:27) on two idle cores of an Intel Xeon, 2 threads, torch 2.13. Seeded: a second run there
+printed the same losses for the 33 epochs that it was given; another machine sums in another order and ends elsewhere.
+
+Needs scikit-learn for its pictures. Writes the held-out originals first, then the weights, float16, over the committed
+ones: ``python -m vitexport.digits.evaluate`` says what they are worth.
 """
 
 from __future__ import annotations
@@ -44,7 +48,7 @@ _BATCH = 32
 
 #: As DeiT's (Touvron et al. 2021, arXiv:2012.12877), with half of its label smoothing.
 _WEIGHT_DECAY = 0.05
-_SMOOTHING = 0.05
+SMOOTHING = 0.05
 _WARM_UP = 0.05
 _LARGEST_GRADIENT = 1.0
 
@@ -86,7 +90,7 @@ def fit(
             batch = normalised(np.stack([pictures.draw(originals[i], variety, rng) for i in chosen]))
             labels = torch.from_numpy(digits[chosen])
             logits = module(batch)
-            loss = F.cross_entropy(logits, labels, label_smoothing=_SMOOTHING)
+            loss = F.cross_entropy(logits, labels, label_smoothing=SMOOTHING)
             optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(module.parameters(), _LARGEST_GRADIENT)
