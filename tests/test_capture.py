@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -22,6 +23,7 @@ from vitexport.models import lively, weights
 from vitexport.models.network import Network
 from vitexport.preprocess import preprocess
 from vitexport.rewrites.fold_attention import fold_attention
+from vitexport.rewrites.unpack_qkv import unpack_qkv
 
 PROBES = photos.probes(None)
 
@@ -108,7 +110,7 @@ def test_weights_that_answer_with_nan_are_refused() -> None:
 
 
 def test_a_size_that_the_module_cannot_take_is_refused() -> None:
-    with pytest.raises(BadRequest, match=r"cannot take a float32 image of shape \(1, 3, 32, 48\)"):
+    with pytest.raises(BadRequest, match=r"cannot take a float32 input of shape \(1, 3, 32, 48\)"):
         capture(network(nn.Linear(7, 7)), "small", PROBES)
 
 
@@ -178,6 +180,65 @@ def test_hiera_exports_to_onnx_because_its_attention_was_folded(tmp_path: Path) 
         (got,) = session.run(None, {"pixel_values": x})
         true = source.forward(x)["logits"]
         assert np.abs(got - true).max() / np.abs(true).max() <= 1e-4  # the tolerance of fp32 on every target
+
+
+#: Small relatives of timm's and how many blocks they have, each with its own attention: plain, rotary, windows,
+#: continuous windows, biased, pooled.
+ATTENTIONS: dict[str, tuple[int, dict[str, Any]]] = {
+    "vit_tiny_patch16_224": (2, {"embed_dim": 48, "num_heads": 3, "depth": 2, "img_size": 32}),
+    "eva02_tiny_patch14_224": (2, {"embed_dim": 128, "num_heads": 2, "depth": 2, "img_size": 28}),
+    "swin_tiny_patch4_window7_224": (4, {"embed_dim": 24, "depths": (2, 2), "num_heads": (1, 2), "img_size": 56}),
+    "swinv2_tiny_window8_256": (4, {"embed_dim": 24, "depths": (2, 2), "num_heads": (1, 2), "img_size": 64}),
+    "beit_base_patch16_224": (2, {"embed_dim": 48, "num_heads": 3, "depth": 2, "img_size": 32}),
+    "hiera_tiny_224": (4, {"embed_dim": 24, "stages": (1, 1, 1, 1), "img_size": (96, 96)}),
+}
+
+
+@pytest.mark.parametrize("dynamic", [False, True], ids=["", "dynamic"])
+@pytest.mark.parametrize("name", ATTENTIONS)
+def test_queries_keys_and_values_are_taken_apart_before_they_are_reshaped(name: str, dynamic: bool) -> None:
+    from vitexport import torchvision_schemas
+
+    torchvision_schemas.declare()
+    import timm
+
+    torch.manual_seed(0)
+    blocks, arguments = ATTENTIONS[name]
+    module = timm.create_model(name, num_classes=7, **arguments).eval()
+    side = arguments["img_size"]
+    pictures = torch.randn(2, 3, *((side, side) if isinstance(side, int) else side))
+    shapes = ({0: torch.export.Dim("batch", min=1)},) if dynamic else None
+    program = torch.export.export(module, (pictures,), dynamic_shapes=shapes, strict=False)
+    with torch.no_grad():
+        before = program.module()(pictures)
+        assert unpack_qkv(program) == blocks
+        assert torch.equal(program.module()(pictures), before)
+    assert not [n for n in program.graph.nodes if n.target is torch.ops.aten.unbind.int]
+    assert unpack_qkv(program) == 0
+
+
+def test_a_bias_that_could_be_trained_does_not_change_attentions_strides() -> None:
+    """BEiT's relative bias wants a gradient, and torch then traces another kernel than it runs when nothing does."""
+    from vitexport import torchvision_schemas
+
+    torchvision_schemas.declare()
+    import timm
+
+    module = timm.create_model("beit_base_patch16_224", num_classes=7, **ATTENTIONS["beit_base_patch16_224"][1])
+    source = capture(replace(network(module), preprocessing=Preprocessing(Size(32, 32))), "beit", PROBES)
+    torch.onnx.export(source.program, dynamo=True, external_data=False, verbose=False)
+
+
+def test_a_stack_of_three_that_is_no_projection_is_left_alone() -> None:
+    class Colours(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            first, _, last = x.reshape(2, 3, 4, 5).permute(1, 0, 2, 3).unbind(0)
+            return first - last
+
+    x = torch.randn(2, 3, 4, 5)
+    program = torch.export.export(Colours(), (x,), strict=False)
+    assert unpack_qkv(program) == 0
+    assert torch.equal(program.module()(x), Colours()(x))
 
 
 # ------------------------------------------------------------------------------------------------- torchvision schemas

@@ -6,18 +6,20 @@ import copy
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
+from dataclasses import replace
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vitexport import dynamic as dynamic_shapes
+from vitexport import photos
 from vitexport.contract import Dynamic, OutputSpec, Probe, Provenance, SourceModel
 from vitexport.errors import BadRequest, LoweringFailed
 from vitexport.models import weights
 from vitexport.parity import drift
 from vitexport.preprocess import preprocess
-from vitexport.rewrites import rewriting
+from vitexport.rewrites import PROGRAM_REWRITES, rewriting
 
 if TYPE_CHECKING:
     import torch
@@ -31,17 +33,21 @@ CAPTURE_TOLERANCE = 1e-5
 
 
 def capture(network: Network, name: str, probes: tuple[Probe, ...], dynamic: tuple[Dynamic, ...] = ()) -> SourceModel:
-    """Fix ``network`` as a program with one input ``pixel_values``, float32 (N, 3, H, W), and one output.
+    """Fix ``network`` as a program with one input ``pixel_values``, float32 (N, 3, H, W) or clips, and one output.
 
-    N is 1, or any where ``dynamic`` has ``batch``; H and W are the network's, or any multiple of its step where
-    ``dynamic`` has ``size``. The program is run beside the module on a probe before it is handed on.
+    ``probes`` are pictures; a network of clips is shown a pan over each. N is 1, or any where ``dynamic`` has
+    ``batch``; H and W are the network's, or any multiple of its step where ``dynamic`` has ``size``. The program is run
+    beside the module on a probe before it is handed on.
     Raises ``BadRequest`` where the module itself does not answer the probes with finite numbers, ``LoweringFailed``
     where torch cannot capture it.
     """
     import torch
 
-    module = network.module.eval().float()
+    # Nothing is trained here, and torch picks attention's kernel, hence strides, by whether a mask wants a gradient:
+    # BEiT's bias did, and what was a view in the trace was none when torch.onnx took the program apart.
+    module = network.module.eval().float().requires_grad_(False)
     entry = _entry(module)
+    probes = photos.as_inputs(probes, network.preprocessing)
     batches = [preprocess(probe.image, network.preprocessing) for probe in probes]
     forward = _forward(entry, network.output_name)
     shape = _check_answers(forward, network, name, probes, batches)
@@ -59,6 +65,7 @@ def capture(network: Network, name: str, probes: tuple[Probe, ...], dynamic: tup
         program=program,
         forward=forward,
         probes=probes,
+        module=module,
         rounding=_rounding(entry, network, batches),
         size_step=every,
         pos_embed_rule=network.pos_embed_rule,
@@ -66,6 +73,16 @@ def capture(network: Network, name: str, probes: tuple[Probe, ...], dynamic: tup
         notes=network.notes,
         hub_config=network.hub_config,
     )
+
+
+def recapture(source: SourceModel, module: torch.nn.Module) -> SourceModel:
+    """``source`` by way of another module with the same answers, of one fixed size; what is true stays as it was."""
+    import torch
+
+    example = preprocess(source.probes[0].image, source.preprocessing)
+    program = _export(_entry(module), torch.from_numpy(example), source.name, (), source.size_step)
+    _check_program(program, source.forward, source.outputs[0].name, example, source.name)
+    return replace(source, program=program)
 
 
 def _entry(module: torch.nn.Module) -> torch.nn.Module:
@@ -109,7 +126,7 @@ def _check_answers(
             answer = forward(batch)[network.output_name]
         except (RuntimeError, TypeError, ValueError, AssertionError, AttributeError, StopIteration) as error:
             raise BadRequest(
-                f"'{name}' cannot take a float32 image of shape {batch.shape} ({_first_line(error)}). "
+                f"'{name}' cannot take a float32 input of shape {batch.shape} ({_first_line(error)}). "
                 "Try another --size, or check the module."
             ) from error
         if not np.isfinite(answer).all():
@@ -137,12 +154,15 @@ def _rounding(entry: torch.nn.Module, network: Network, batches: list[NDArray[np
 def _export(entry: torch.nn.Module, example: torch.Tensor, name: str, dynamic: tuple[Dynamic, ...], every: int) -> Any:
     import torch
 
-    shapes = dynamic_shapes.shapes(dynamic, every)
+    shapes = dynamic_shapes.shapes(dynamic, every, example.ndim)
     with torch.no_grad(), rewriting(), _no_dump(), dynamic_shapes.watch_ties() as ties:
         try:
-            return torch.export.export(entry, (example,), dynamic_shapes=shapes, strict=False)
+            program = torch.export.export(entry, (example,), dynamic_shapes=shapes, strict=False)
         except Exception as error:  # torch.export raises its users' and its own exceptions of every kind
             raise LoweringFailed(_why_not(error, name, dynamic, ties)) from error
+    for rewrite in PROGRAM_REWRITES:
+        rewrite(program)
+    return program
 
 
 def _why_not(error: Exception, name: str, dynamic: tuple[Dynamic, ...], ties: list[dynamic_shapes.Tie]) -> str:

@@ -7,15 +7,24 @@ from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 from vitexport.rewrites.fold_attention import fold_attention
+from vitexport.rewrites.hiera_attention import hiera_attention
+from vitexport.rewrites.unpack_qkv import unpack_qkv
 
-#: In this order. Each is a context manager under which the module is traced; none of them changes what is computed.
+#: On the way in, in this order. Each is a context manager under which the module is traced; none of them changes what
+#: is computed.
 REWRITES: tuple[Callable[[], AbstractContextManager[Any]], ...] = (
     fold_attention,  # ONNX lowers scaled_dot_product_attention of rank 4 only
+    hiera_attention,  # Core ML has no tensor of rank 6
+)
+
+#: On the captured program, in place, in this order; exact, and proven beside the module with the capture itself.
+PROGRAM_REWRITES: tuple[Callable[[Any], int], ...] = (
+    unpack_qkv,  # delegates for GPUs take tensors of rank 4, and timm's attention has one of rank 5
 )
 
 
 def rewriting() -> ExitStack:
-    """All rewrites at once, for the one place that captures."""
+    """All rewrites of the trace at once, for the one place that captures."""
     stack = ExitStack()
     for rewrite in REWRITES:
         stack.enter_context(rewrite())
