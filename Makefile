@@ -3,6 +3,7 @@
 #   make export     the main job: selfie segmentation to onnx and webgpu, proven on a photo
 #   make test       what CI runs
 #   make test-all   the slow matrices too
+#   make digits     train the project's own network again, over its committed weights, and examine it
 #   make bench      export time, memory and latency beside Optimum, as ratios
 #   make lint       ruff, mypy --strict, tsc
 
@@ -12,7 +13,7 @@ BIN    := $(VENV)/bin
 OUT    ?= build/selfie
 
 .DELETE_ON_ERROR:
-.PHONY: setup export test test-all bench lint format generate clean
+.PHONY: setup export test test-all digits bench lint format generate clean
 
 setup: $(VENV)/.installed web-demo/node_modules/.installed $(VENV)/.browser
 
@@ -20,7 +21,7 @@ setup: $(VENV)/.installed web-demo/node_modules/.installed $(VENV)/.browser
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "vitexport needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1). Run: make PYTHON=python3.12 ..."; exit 3; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[webgpu,hub,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[webgpu,coreml,hub,dev]'
 	@touch $@
 
 %/node_modules/.installed: %/package-lock.json
@@ -40,6 +41,10 @@ test: setup tests/js/node_modules/.installed
 
 test-all: setup tests/js/node_modules/.installed
 	$(BIN)/python -m pytest
+
+digits: setup
+	$(BIN)/python -m vitexport.digits.train
+	$(BIN)/python -m vitexport.digits.evaluate
 
 bench: setup
 	$(BIN)/python tests/bench_export.py

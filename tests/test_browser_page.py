@@ -41,7 +41,7 @@ def test_the_page_checks_itself_and_shows_the_golden_photos_answer(bundle: Bundl
         choices = page.locator("#choices").text_content() or ""
         origin = page.locator("#origin").inner_text()
     assert "WebAssembly" in facts
-    assert "fp16: this browser found no WebGPU adapter" in facts
+    assert "not fp16 on webgpu: this browser found no WebGPU adapter" in facts
     assert bars == 5
     assert "fp32 on wasm: chosen, the first that can run here" in choices
     assert origin == "Weights: tests/models.py. Licence: Apache-2.0."

@@ -45,7 +45,7 @@ def test_the_page_passes_on_webgpu_and_names_a_software_adapter_as_such(bundle: 
     assert verdict == "passed"
     assert "WebGPU" in facts
     assert "jspi build" in facts
-    assert "fp16: adapter has no shader-f16" in facts
+    assert "fp16 on webgpu: adapter has no shader-f16" in facts
     assert "software adapter, not a device figure" in facts
 
 

@@ -32,7 +32,7 @@ def build(model: str, **more: object) -> Network:
 
 def preprocessing_of(name: str, size: Size) -> tuple[Preprocessing, object]:
     """Ours, and timm's own evaluation transform, for the same checkpoint."""
-    config = timm_family._pretrained_config(name)
+    config = timm_family.pretrained_config(name)
     from timm.data import create_transform, resolve_data_config
 
     data = resolve_data_config(pretrained_cfg=config.to_dict())
@@ -56,7 +56,7 @@ def test_listing_the_presets_imports_no_toolchain() -> None:
 
 def test_every_preset_is_a_checkpoint_that_timm_knows() -> None:
     for preset in timm_family.PRESETS.values():
-        assert timm_family._pretrained_config(preset.name).hf_hub_id == f"timm/{preset.name}"
+        assert timm_family.pretrained_config(preset.name).hf_hub_id == f"timm/{preset.name}"
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_preprocessing_is_timms_own_at_a_size_that_is_not_square() -> None:
 
 
 def test_a_border_fitted_checkpoint_is_refused() -> None:
-    config = timm_family._pretrained_config("vit_tiny_patch16_224.augreg_in21k_ft_in1k")
+    config = timm_family.pretrained_config("vit_tiny_patch16_224.augreg_in21k_ft_in1k")
     config.crop_mode = "border"
     with pytest.raises(BadRequest, match="wants its pictures fitted by 'border'"):
         timm_family._preprocessing("x", config, Size(224, 224))
@@ -431,7 +431,7 @@ def test_logits_can_be_asked_for_as_features_and_nothing_else(own: str) -> None:
     [
         (":number", "returned int. It must return a torch.nn.Module"),
         (":raising", "failed to build a model: KeyError: 'weights'."),
-        (":broken", "cannot take a float32 image of shape"),
+        (":broken", "cannot take a float32 input of shape"),
         (":logit", "has no function 'logit'. Did you mean 'logits'?"),
         (":", "names no factory"),
         ("", "names no factory"),

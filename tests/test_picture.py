@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vitexport import photos
+import models
+from vitexport import capture, photos
+from vitexport import proof as proving
 from vitexport.contract import Meaning, OutputSpec, Preprocessing, Size
-from vitexport.picture import TILE, background_blurred, proof
+from vitexport.picture import TILE, background_blurred, of_exam, proof
 
 PERSON, CUP = (probe.image for probe in photos.probes(None)[:2])
 SQUASH = Preprocessing(Size(64, 64))
@@ -110,3 +112,14 @@ def test_blurred_background_takes_no_colour_from_the_person() -> None:
 def test_composite_of_a_picture_that_is_all_person_or_all_background() -> None:
     assert np.array_equal(background_blurred(CUP, np.ones(CUP.shape[:2], np.float32)), CUP)
     assert np.std(background_blurred(CUP, np.zeros(CUP.shape[:2], np.float32))) < np.std(CUP)
+
+
+def test_each_answer_is_drawn_beside_the_photo_it_was_given_to() -> None:
+    """On a slow adapter fewer photos are asked than there are, and the noise after them."""
+    exam = proving.exam(capture.capture(models.tiny(), "tiny", photos.probes(None)))
+    first, _, third, _, noise = exam.cases
+    sheet = of_exam(exam, [(case, case.reference) for case in (first, third, noise)])
+    images = [probe.image for probe in exam.source.probes]
+    references = [first.reference, third.reference]
+    expected = proof([images[0], images[2]], references, references, exam.source.outputs, exam.source.preprocessing)
+    assert sheet.tobytes() == expected.tobytes()

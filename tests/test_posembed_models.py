@@ -291,3 +291,12 @@ def test_a_rule_that_was_asked_for_is_used() -> None:
     assert in_transformers.fit(module, Size(80, 80), "m", "dinov2").rule == "dinov2"
     with pytest.raises(BadRequest, match="'swin' is for relative tables, and this model learns absolute ones"):
         in_transformers.fit(module, Size(80, 80), "m", "swin")
+
+
+def test_a_rule_says_nothing_to_hieras_sum_of_two_tables() -> None:
+    arguments = {"num_classes": 7, "embed_dim": 24, "stages": (1, 1, 1, 1), "global_pos_size": (7, 7)}
+    summed, plain = (timm.create_model("hiera_tiny_224", abs_win_pos_embed=on, **arguments) for on in (True, False))
+    in_timm.check_rule(summed, "hiera_tiny_224", None)
+    in_timm.check_rule(plain, "hiera_tiny_224", "hf")
+    with pytest.raises(BadRequest, match="'hiera_tiny_224' sums two tables of positions by a rule of its own"):
+        in_timm.check_rule(summed, "hiera_tiny_224", "hf")

@@ -16,7 +16,6 @@ import numpy as np
 from PIL import Image as PILImage
 
 from vitexport.contract import (
-    INPUT_NAME,
     Artifact,
     Bundle,
     Case,
@@ -172,7 +171,7 @@ def complete(folder: Path, target: str, exams: Sequence[Exam], artifact: Artifac
         target=target,
         model=first.name,
         task=first.task,
-        input_name=INPUT_NAME,
+        input_name=artifact.input_name,
         rungs=tuple(_rung(folder, *pair) for pair in zip(exams, artifact.variants, strict=True)),
         provenance=first.provenance,
         toolchain=dict(sorted(artifact.toolchain.items())),
@@ -203,7 +202,8 @@ def _write_golden(folder: Path, exam: Exam, index: int) -> GoldenCase:
     case = exam.cases[index]
     photo = f"golden/{index}.png"  # all sizes share it
     if not (folder / photo).exists():
-        PILImage.fromarray(exam.source.probes[index].image).save(folder / photo, optimize=True)
+        image = exam.source.probes[index].image
+        PILImage.fromarray(image.reshape(-1, *image.shape[-2:])).save(folder / photo, optimize=True)
     stem = f"golden/{index}.{exam.source.size}"
     (folder / f"{stem}.input.f32").write_bytes(case.pixel_values.astype("<f4").tobytes())
     outputs = {name: f"{stem}.{name}.f32" for name in case.reference}
@@ -215,7 +215,7 @@ def _write_golden(folder: Path, exam: Exam, index: int) -> GoldenCase:
 def read_golden(bundle: Bundle) -> tuple[Case, ...]:
     """The exam that a bundle carries: PyTorch's answers at export, so that no PyTorch is needed now."""
     shapes = {o.name: o.shape for o in bundle.rung.outputs}
-    size = bundle.rung.size
+    one = (1, *bundle.rung.preprocessing.input_shape)
 
     def load(path: str, shape: Sequence[int]) -> Tensor:
         return np.frombuffer(bundle.path(path).read_bytes(), "<f4").reshape(shape)
@@ -224,7 +224,7 @@ def read_golden(bundle: Bundle) -> tuple[Case, ...]:
         Case(
             case.name,
             "photo",
-            load(case.input, (1, 3, size.height, size.width)),
+            load(case.input, one),
             {name: load(path, shapes[name]) for name, path in case.outputs.items()},
         )
         for case in bundle.rung.golden

@@ -136,13 +136,29 @@ def _export_parser() -> argparse.ArgumentParser:
     add("--weights", default="pretrained", metavar="WHAT", help="pretrained (default), random, or a file")
     add("--seed", type=int, default=0, metavar="N", help="of random weights and of the noise image (default: 0)")
     add("--task", choices=("classify", "features", "segment"), help="default: what the model was trained for")
+    add("--frames", type=int, metavar="N", help="frames of a clip, for video networks (default: the model's own)")
+    add("--frame-stride", type=int, metavar="N", help="frames of a video per frame of a clip (default: as trained)")
     add("--images", metavar="DIR", help="photos to judge parity on (default: four built-in ones)")
     add("--out", metavar="DIR", help="where to write (default: exports/<model>)")
     add("--force", action="store_true", help="replace what vitexport wrote to --out before")
     add("--dynamic", action="append", choices=("batch", "size"), default=[], help="leave this dimension open")
     add("--runtime", choices=("copy", "none"), default="copy", help="whether a web bundle carries its runtime")
     add("--max-file", metavar="SIZE", help="largest file a host takes, such as 25MiB: weights are sharded")
+    add("--coreml-target", choices=("ios16", "ios17", "ios18"), help="the oldest system it runs on (default: ios17)")
+    fed = parser.add_mutually_exclusive_group()
+    takes = "what a Core ML package takes:"
+    fed.add_argument(
+        "--image-input",
+        action="store_true",
+        default=None,
+        help=f"{takes} a picture (default, unless it gives features)",
+    )
+    fed.add_argument(
+        "--tensor-input", dest="image_input", action="store_false", default=None, help=f"{takes} the normalised tensor"
+    )
+    add("--layout", choices=("ane",), help="Core ML: (B, C, 1, S) and 1x1 convolutions, for the Neural Engine")
     add("--require-proof", action="store_true", help="count 'not run' as failed")
+    add("--require-device", action="store_true", help="count a verdict that a stand-in for the device gave as failed")
     add("--json", action="store_true", help="print the report as JSON on standard output")
     add("--debug", action="store_true", help="show tracebacks")
     add("--version", action="version", version=f"vitexport {__version__}")
@@ -198,6 +214,8 @@ def _request(asked: argparse.Namespace) -> ExportRequest:
         pos_embed_rule=asked.pos_embed_rule,
         weights_size=Size.parse(asked.weights_size) if asked.weights_size else None,
         patch_size=asked.patch_size,
+        frames=asked.frames,
+        frame_stride=asked.frame_stride,
         precisions=tuple(asked.precision or ()),
         weights=asked.weights,
         task=asked.task,
@@ -209,6 +227,10 @@ def _request(asked: argparse.Namespace) -> ExportRequest:
         runtime=asked.runtime,
         max_file_bytes=None if asked.max_file is None else _bytes(asked.max_file),
         require_proof=asked.require_proof,
+        require_device=asked.require_device,
+        coreml_target=asked.coreml_target,
+        image_input=asked.image_input,
+        layout=asked.layout,
     )
 
 

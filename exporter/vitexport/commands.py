@@ -56,12 +56,13 @@ def _inspect(arguments: list[str]) -> int:
     )
     parser.add_argument("model", help="as --model of an export")
     parser.add_argument("--size", action="append", metavar="SIZE", help="height x width; repeatable (default: its own)")
+    parser.add_argument("--frames", type=int, metavar="N", help="frames of a clip, for video networks")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON on standard output")
     asked = parser.parse_args(arguments)
     from vitexport import anatomy
     from vitexport.contract import Size
 
-    found = anatomy.inspect(asked.model, [Size.parse(size) for size in asked.size or ()])
+    found = anatomy.inspect(asked.model, [Size.parse(size) for size in asked.size or ()], asked.frames)
     if asked.json:
         print_json(found)
     else:

@@ -8,11 +8,11 @@ plain data, so that it round-trips through JSON.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 Verdict = Literal["passed", "failed", "not run"]
 Task = Literal["classify", "features", "segment"]
+
+#: iOS 16 shipped with macOS 13, 17 with 14, 18 with 15.
+CoremlTarget = Literal["ios16", "ios17", "ios18"]
+Layout = Literal["ane"]
 
 #: A dimension of the input that an artifact leaves open.
 Dynamic = Literal["batch", "size"]
@@ -92,6 +96,10 @@ class ExportRequest:
     """The size that a weights file was trained at, where its position table does not tell."""
     patch_size: int | None = None
     """FlexiViT: another patch size, for which the patch kernel is resized."""
+    frames: int | None = None
+    """Of a clip, for networks that take video. None: the model's own number."""
+    frame_stride: int | None = None
+    """One in this many frames of a video goes into a clip. None: as the model was trained."""
     precisions: tuple[str, ...] = ()
     """Empty: each target's defaults."""
     weights: str = "pretrained"
@@ -110,6 +118,14 @@ class ExportRequest:
     """Weights above this are sharded, for hosts that cap a file's size."""
     require_proof: bool = False
     """``not run`` counts as failed."""
+    require_device: bool = False
+    """A verdict from anything but the runtime that users have counts as failed."""
+    coreml_target: CoremlTarget | None = None
+    """The oldest system that a Core ML package runs on. None: iOS 17."""
+    image_input: bool | None = None
+    """Whether a Core ML package takes a picture, not a tensor. None: it does unless it returns features."""
+    layout: Layout | None = None
+    """``ane``: (B, C, 1, S) tensors and 1x1 convolutions, as Apple advises for the Neural Engine. None: as captured."""
 
     @property
     def size(self) -> Size | None:
@@ -123,8 +139,19 @@ class ExportRequest:
 
 
 @dataclass(frozen=True)
+class Clip:
+    """Frames of one scene as one input, oldest first: what a video network eats."""
+
+    frames: int
+    stride: int = 1
+    """One in this many frames of the video is taken."""
+    layout: Literal["TCHW", "CTHW"] = "TCHW"
+    """Of one clip's tensor: time, channels, height, width. transformers' video networks take TCHW."""
+
+
+@dataclass(frozen=True)
 class Preprocessing:
-    """From a decoded photo to the network's input, exactly.
+    """From a decoded photo to the network's input, exactly; of a clip, from each of its frames.
 
     RGB uint8 -> resize (Pillow's antialiased filters) -> centre crop -> float32 / 255 -> (x - mean) / std -> NCHW.
 
@@ -141,6 +168,16 @@ class Preprocessing:
     """What is resized to before the crop. None: ``size``, so that ``squash`` has nothing left to crop."""
     crop_rounding: Literal["half-even", "floor"] = "half-even"
     """How an odd margin is halved: torchvision (timm) rounds half to even, transformers rounds down."""
+    clip: Clip | None = None
+    """None: the network takes single pictures."""
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one input, without the batch: (3, H, W), or a clip's four dimensions in its layout."""
+        if self.clip is None:
+            return (3, self.size.height, self.size.width)
+        outer = (self.clip.frames, 3) if self.clip.layout == "TCHW" else (3, self.clip.frames)
+        return (*outer, self.size.height, self.size.width)
 
 
 @dataclass(frozen=True)
@@ -167,7 +204,7 @@ class Provenance:
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """A picture that parity is judged on."""
+    """A picture that parity is judged on. Of a clip, ``image`` holds all frames: (T, height, width, 3)."""
 
     name: str
     kind: Literal["photo", "noise"]
@@ -184,10 +221,12 @@ class SourceModel:
     outputs: tuple[OutputSpec, ...]
     provenance: Provenance
     program: Any
-    """``torch.export.ExportedProgram``; float32; one input ``pixel_values`` (N, 3, H, W); outputs in order."""
+    """``torch.export.ExportedProgram``; float32; one input ``pixel_values`` (N, 3, H, W) or clips; outputs in order."""
     forward: Callable[[Tensor], dict[str, Tensor]]
     """The uncaptured PyTorch module on a float32 NCHW batch: what is true."""
     probes: tuple[Probe, ...]
+    module: Any = None
+    """The ``torch.nn.Module`` that was captured, for a target that must take it apart."""
     rounding: float = 0.0
     """Drift of PyTorch's float32 answers from its own float64 ones: what rounding alone does to this network."""
     size_step: int = 1
@@ -206,7 +245,8 @@ class SourceModel:
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """An input (N, 3, H, W) and what PyTorch answers to it. Photos, one by one, are what contrast is judged on."""
+    """An input, (N, 3, H, W) or clips, and what PyTorch answers to it. Photos, one by one, are what contrast is judged
+    on."""
 
     name: str
     kind: CaseKind
@@ -223,10 +263,11 @@ class Exam:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """(N, 3, H, W); 0 for each dimension that the artifact is to take any of."""
+        """(N, 3, H, W), or (N, ...) of a clip; 0 for each dimension that the artifact is to take any of."""
         kinds = {case.kind for case in self.cases}
-        size = Size(0, 0) if "size" in kinds else self.source.size
-        return (0 if "batch" in kinds else 1, 3, size.height, size.width)
+        *outer, height, width = self.source.preprocessing.input_shape
+        sides = (0, 0) if "size" in kinds else (height, width)
+        return (0 if "batch" in kinds else 1, *outer, *sides)
 
 
 # ------------------------------------------------------------------------------------------------------- the bundle
@@ -258,7 +299,8 @@ class Variant:
 class GoldenCase:
     """A photo, the tensor PyTorch made of it and what PyTorch answered: a bundle carries its own exam.
 
-    ``photo`` is a lossless PNG; ``input`` and ``outputs`` are raw little-endian float32 in C order.
+    ``photo`` is a lossless PNG, of a clip with its frames below one another; ``input`` and ``outputs`` are raw
+    little-endian float32 in C order.
     """
 
     name: str
@@ -292,6 +334,7 @@ class Artifact:
     toolchain: dict[str, str]
     """Package -> version of everything that shaped the files."""
     runtime: WebRuntime | None = None
+    input_name: str = INPUT_NAME
 
 
 @dataclass(frozen=True)
@@ -299,7 +342,7 @@ class Rung:
     """The network at one input size, with its own exam: a ladder has several, and they share what weights they can."""
 
     input_shape: tuple[int, ...]
-    """(N, 3, H, W); 0 means any."""
+    """(N, 3, H, W), or (N, ...) of a clip in its layout; 0 means any."""
     preprocessing: Preprocessing
     outputs: tuple[OutputSpec, ...]
     variants: tuple[Variant, ...]
@@ -356,6 +399,21 @@ NonNegative = Annotated[int, msgspec.Meta(ge=0)]
 
 
 @dataclass(frozen=True)
+class Gate:
+    """One link in the chain from PyTorch to an artifact, where one comparison is too blunt to prove it."""
+
+    name: str
+    claim: str
+    """What is compared with what, or what must hold."""
+    verdict: Verdict
+    value: float | None = None
+    bound: float | None = None
+    """The least ``value`` that passes, or the largest: ``claim`` says which."""
+    unit: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Parity:
     """How far an artifact's answers are from PyTorch's; the worst over images and outputs. None: not run."""
 
@@ -374,6 +432,10 @@ class Parity:
     contrast: float | None = None
     """Drift between PyTorch's own answers to two different photos. Under 100 tolerances, the run proves nothing."""
     reason: str = ""
+    runtime: str = ""
+    """What computed the answers."""
+    gates: tuple[Gate, ...] = ()
+    """What else had to hold; one that fails fails the verdict."""
 
 
 @dataclass(frozen=True)
@@ -385,6 +447,9 @@ class Device:
     provider: str
     software: bool = False
     facts: dict[str, str] = field(default_factory=dict)
+    needs: str = ""
+    """What a user's device has and this one has not, such as ``macOS or iOS``: another runtime stands in, whose answers
+    count and whose times mean nothing. Empty: this is the runtime that users have."""
 
 
 @dataclass(frozen=True)
@@ -428,6 +493,9 @@ class Result:
     parity: Parity
     latency: Measurement
     placement: Placement | None = None
+    device_verdict: Verdict = "not run"
+    """That of parity where the runtime that users have gave it, on hardware such as they have."""
+    device_reason: str = ""
 
     @property
     def verdict(self) -> Verdict:
@@ -512,7 +580,15 @@ class Session(AbstractContextManager["Session"], Protocol):
     placement: Placement | None
 
     def run(self, pixel_values: Tensor) -> Run:
-        """One inference on float32 NCHW."""
+        """One inference on float32 NCHW, or on clips."""
+
+
+@runtime_checkable
+class Gated(Protocol):
+    """What a session is as well, whose artifact needs more than one comparison to be proved."""
+
+    def gates(self, cases: Sequence[Case], answers: Sequence[Tensors], judged: Parity) -> tuple[Gate, ...]:
+        """Examine what was loaded beyond ``judged``, the comparison of its ``answers`` to ``cases`` with PyTorch's."""
 
 
 class Target(Protocol):

@@ -29,15 +29,16 @@ def further_sizes(size: Size, every: int) -> tuple[Size, Size]:
     return Size((rows + more) * every, (columns + more) * every), Size((rows + 2 * more) * every, columns * every)
 
 
-def shapes(dynamic: tuple[Dynamic, ...], every: int) -> dict[str, Any] | None:
-    """``dynamic_shapes`` of ``torch.export``; None where all is fixed."""
+def shapes(dynamic: tuple[Dynamic, ...], every: int, rank: int) -> dict[str, Any] | None:
+    """``dynamic_shapes`` of ``torch.export`` for an input of ``rank`` dimensions; None where all is fixed."""
     import torch
 
     axes: dict[int, Any] = {}
     if "batch" in dynamic:
         axes[0] = torch.export.Dim("batch", min=1)
     if "size" in dynamic:
-        axes |= {2: every * torch.export.Dim("rows", min=1), 3: every * torch.export.Dim("columns", min=1)}
+        rows, columns = (every * torch.export.Dim(name, min=1) for name in ("rows", "columns"))
+        axes |= {rank - 2: rows, rank - 1: columns}
     return {INPUT_NAME: axes} if axes else None
 
 

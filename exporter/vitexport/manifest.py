@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from vitexport.contract import Bundle, Manifest, Rung
+from vitexport.contract import Bundle, Manifest, Rung, SourceModel
 from vitexport.errors import BadRequest
 
 MANIFEST_NAME = "manifest.json"
@@ -30,6 +30,23 @@ def encode(value: object) -> bytes:
 def decode(data: bytes, kind: type[T]) -> T:
     """Strictly typed. Raises ``msgspec.ValidationError`` or ``msgspec.DecodeError``, which name the field."""
     return msgspec.json.decode(data, type=kind)
+
+
+def metadata(source: SourceModel) -> dict[str, str]:
+    """What a model's file carries itself, for a reader who has lost its manifest: preprocessing, outputs, licence."""
+    return {
+        "vitexport.model": source.name,
+        "vitexport.task": source.task,
+        "vitexport.preprocessing": _json(source.preprocessing),
+        "vitexport.outputs": _json(source.outputs),
+        "vitexport.origin": source.provenance.origin,
+        "vitexport.licence": source.provenance.licence,
+        "vitexport.weights_sha256": source.provenance.weights_sha256,
+    }
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def read_bundle(directory: Path) -> Bundle:
@@ -89,14 +106,15 @@ def _contradiction(manifest: Manifest) -> str:
 def _wrong_rung(rung: Rung, sizes: Mapping[str, int]) -> str:
     if not (rung.variants and rung.golden and rung.outputs and all(v.files for v in rung.variants)):
         return "it has no variants, no outputs or no golden cases"
-    picture = (3, rung.size.height, rung.size.width)
-    if len(rung.input_shape) != 4 or any(n not in (0, m) for n, m in zip(rung.input_shape[1:], picture, strict=True)):
+    one = rung.preprocessing.input_shape
+    shape = rung.input_shape[1:]
+    if len(shape) != len(one) or any(n not in (0, m) for n, m in zip(shape, one, strict=True)):
         return f"its input_shape {rung.input_shape} is not that of its preprocessing"
     shapes = {output.name: output.shape for output in rung.outputs}
     for case in rung.golden:
         if case.outputs.keys() != shapes.keys():
             return f"golden case '{case.name}' does not answer every output"
-        expected = {case.input: picture, **{path: shapes[name] for name, path in case.outputs.items()}}
+        expected = {case.input: one, **{path: shapes[name] for name, path in case.outputs.items()}}
         for path, shape in expected.items():
             if sizes[path] != 4 * math.prod(shape):  # float32
                 return f"'{path}' does not hold a tensor of shape {shape}"

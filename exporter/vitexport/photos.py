@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image as PILImage
 from PIL import ImageOps, UnidentifiedImageError
 
-from vitexport.contract import Probe
+from vitexport.contract import Preprocessing, Probe
 from vitexport.errors import BadRequest
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 #: Real photos in scikit-image's wheel, free of copyright: NASA's portrait of Eileen Collins (a person, first so that
 #: person masks are not empty), a cat, a cup of coffee (both CC0), a rocket (NASA).
@@ -18,6 +22,10 @@ BUILT_IN = ("astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg")
 
 #: The longer side of a probe. Large enough that every preset downsizes it, small enough to travel in a bundle.
 LONGEST_SIDE = 400
+
+#: Of the photo's sides, the window that a clip pans over it with: two frames share most of what they show, as frames of
+#: a video do, and the first and the last do not.
+PAN_WINDOW = 0.75
 
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 
@@ -27,6 +35,30 @@ def probes(images: str | None, seed: int = 0) -> tuple[Probe, ...]:
     photos = _built_in() if images is None else _folder(Path(images))
     noise = np.random.default_rng(seed).integers(0, 256, (256, 320, 3), dtype=np.uint8)
     return (*photos, Probe("noise", "noise", noise))
+
+
+def as_inputs(found: tuple[Probe, ...], how: Preprocessing) -> tuple[Probe, ...]:
+    """``found`` as the network takes them: pictures as they are, or a clip panned over each."""
+    if how.clip is None:
+        return found
+    return tuple(Probe(probe.name, probe.kind, pan(probe.image, how.clip.frames)) for probe in found)
+
+
+def pan(image: NDArray[np.uint8], frames: int) -> NDArray[np.uint8]:
+    """(h, w, 3) uint8 -> (frames, h', w', 3): a window that moves evenly from the top left to the bottom right."""
+    height, width = (max(1, round(side * PAN_WINDOW)) for side in image.shape[:2])
+    down, across = image.shape[0] - height, image.shape[1] - width
+    way = [step / max(1, frames - 1) for step in range(frames)]
+    corners = [(round(down * part), round(across * part)) for part in way]
+    return np.stack([image[top : top + height, left : left + width] for top, left in corners])
+
+
+def contact_sheet(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A picture as it is; of frames (T, h, w, 3) four, evenly spaced, two by two: (2 h, 2 w, 3)."""
+    if image.ndim == 3:
+        return image
+    first, second, third, last = image[np.linspace(0, len(image) - 1, 4).round().astype(int)]
+    return np.concatenate([np.concatenate(row, axis=1) for row in ((first, second), (third, last))])
 
 
 def _built_in() -> tuple[Probe, ...]:
@@ -54,7 +86,7 @@ def _folder(folder: Path) -> tuple[Probe, ...]:
     return tuple(Probe(f.stem, "photo", _read(f)) for f in files)
 
 
-def _read(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def _read(path: Path) -> NDArray[np.uint8]:
     """RGB uint8, the longer side at most ``LONGEST_SIDE``."""
     try:
         with PILImage.open(path) as opened:

@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image as PILImage
 from PIL import ImageDraw, ImageFont
 
-from vitexport.contract import Meaning, OutputSpec, Preprocessing
+from vitexport.contract import Case, Exam, Meaning, OutputSpec, Preprocessing
+from vitexport.photos import contact_sheet
 from vitexport.preprocess import fit
 
 if TYPE_CHECKING:
@@ -53,6 +54,20 @@ class _Tile:
     picture: PILImage.Image
     caption: str
     remark: str = ""
+
+
+def of_exam(exam: Exam, answers: Sequence[tuple[Case, Tensors]]) -> PILImage.Image:
+    """:func:`proof` of the photos among ``answers``: cases of ``exam``, each with what an artifact answered to it."""
+    source = exam.source
+    probes = {id(case): probe for case, probe in zip(exam.cases, source.probes, strict=False)}
+    photos = [(case, given) for case, given in answers if case.kind == "photo"]
+    return proof(
+        [contact_sheet(probes[id(case)].image) for case, _ in photos],
+        [case.reference for case, _ in photos],
+        [given for _, given in photos],
+        source.outputs,
+        source.preprocessing,
+    )
 
 
 def proof(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,17 @@ from vitexport.toolchain import find
 if TYPE_CHECKING:
     from vitexport.proof import Proof
 
+#: Options that shape one target's files and leave the others' as they are.
+_ONE_TARGETS_OWN = {
+    "coreml_target": "--coreml-target",
+    "image_input": "--image-input or --tensor-input",
+    "layout": "--layout",
+}
+
 LARGEST_SEED = 2**63 - 1  # of torch's generator; numpy's takes more
+
+#: Frames of a clip, and of a video per frame of a clip: beyond it a number is a slip of the keyboard.
+LARGEST_CLIP = 1024
 
 
 def export(request: ExportRequest) -> Report:
@@ -49,9 +60,12 @@ def export(request: ExportRequest) -> Report:
 
 
 def exit_code(report: Report) -> int:
-    """0, or that of a failed parity; ``require_proof`` counts ``not run`` as failed."""
+    """0, or that of a failed parity; ``require_proof`` counts ``not run`` as failed, ``require_device`` also a verdict
+    that a stand-in gave."""
     bad = {"failed", "not run"} if report.request.require_proof else {"failed"}
-    return ParityFailed.exit_code if any(r.verdict in bad for r in report.results) else OK
+    failed = any(r.verdict in bad for r in report.results)
+    absent = report.request.require_device and any(r.device_verdict != "passed" for r in report.results)
+    return ParityFailed.exit_code if failed or absent else OK
 
 
 def default_out(request: ExportRequest) -> Path:
@@ -74,9 +88,17 @@ def check(request: ExportRequest, out: Path) -> list[tuple[Target, ExportRequest
     """Each target with the request as it concerns it: precisions filled in, options it honours, toolchain at hand."""
     if not 0 <= request.seed <= LARGEST_SEED:
         raise BadRequest(f"--seed {request.seed} is not a whole number from 0 to {LARGEST_SEED}.")
+    for flag, count in (("--frames", request.frames), ("--frame-stride", request.frame_stride)):
+        if count is not None and not 1 <= count <= LARGEST_CLIP:
+            raise BadRequest(f"{flag} {count} is not a whole number from 1 to {LARGEST_CLIP}.")
     bundles.claim(out, force=request.force)
     bundles.claim(_failed(out), force=True)
-    plan = [(target, _asked_of(target, request)) for target in registry.resolve(request.targets)]
+    targets = registry.resolve(request.targets)
+    for option, flag in _given(request, _ONE_TARGETS_OWN):
+        if not any(option in target.traits.options for target in targets):
+            names = ", ".join(target.traits.name for target in targets)
+            raise BadRequest(f"{flag} means nothing to {names}. Leave it out, or name a target that knows it.")
+    plan = [(target, _asked_of(target, request)) for target in targets]
     for target, _ in plan:
         for need in target.traits.needs:
             find(need)
@@ -92,13 +114,17 @@ def _asked_of(target: Target, request: ExportRequest) -> ExportRequest:
                 f"Target '{traits.name}' has no precision '{name}'.{did_you_mean(name, offered)} "
                 f"It offers: {', '.join(offered)}."
             )
-    defaults = ExportRequest(model=request.model)
-    for option in ("dynamic", "max_file_bytes"):
-        if getattr(request, option) != getattr(defaults, option) and option not in traits.options:
-            flag = "--max-file" if option == "max_file_bytes" else f"--{option}"
+    for option, flag in _given(request, {"dynamic": "--dynamic", "max_file_bytes": "--max-file"}):
+        if option not in traits.options:
             raise BadRequest(f"Target '{traits.name}' cannot honour {flag}. Leave it out, or export that target alone.")
     wanted = request.precisions or tuple(p.name for p in traits.precisions if p.default)
     return replace(request, precisions=tuple(dict.fromkeys(wanted)))
+
+
+def _given(request: ExportRequest, flags: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Those of ``flags`` (field -> option) that were asked for."""
+    defaults = ExportRequest(model=request.model)
+    return [(field, flag) for field, flag in flags.items() if getattr(request, field) != getattr(defaults, field)]
 
 
 def _rungs(request: ExportRequest) -> list[ExportRequest]:
@@ -150,10 +176,6 @@ def _picture(path: Path, exam: Exam, proofs: list[Proof]) -> None:
     """What the first artifact that ran saw and answered, for a person to look at."""
     from vitexport import picture
 
-    source = exam.source
-    shown = next((p for p in proofs if p.answers and p.result.size == source.size), None)
-    if shown is None:
-        return
-    photos = [p.image for p in source.probes if p.kind == "photo"][: len(shown.answers)]
-    references = [case.reference for case in exam.cases[: len(photos)]]
-    picture.proof(photos, references, shown.answers[: len(photos)], source.outputs, source.preprocessing).save(path)
+    shown = next((p for p in proofs if p.answers and p.result.size == exam.source.size), None)
+    if shown is not None:
+        picture.of_exam(exam, shown.answers).save(path)

@@ -60,8 +60,16 @@ def fit(image: NDArray[np.uint8], how: Preprocessing) -> NDArray[np.uint8]:
 
 
 def preprocess(image: NDArray[np.uint8], how: Preprocessing) -> NDArray[np.float32]:
-    """(h, w, 3) RGB uint8 -> (1, 3, H, W) float32, normalised."""
+    """(h, w, 3) RGB uint8 -> (1, 3, H, W) float32, normalised; frames (T, h, w, 3) -> (1, ...) in the clip's layout."""
+    if how.clip is None:
+        return np.ascontiguousarray(_normalised(image, how)[None])
+    frames = [_normalised(frame, how) for frame in image]
+    return np.stack(frames, axis=0 if how.clip.layout == "TCHW" else 1)[None]
+
+
+def _normalised(image: NDArray[np.uint8], how: Preprocessing) -> NDArray[np.float32]:
+    """(3, H, W)."""
     unit = fit(image, how).astype(np.float32) / np.float32(255)
     mean, std = np.array(how.mean, dtype=np.float32), np.array(how.std, dtype=np.float32)
-    normalised = (unit - mean) / std
-    return np.ascontiguousarray(normalised.transpose(2, 0, 1)[None])
+    normalised: NDArray[np.float32] = (unit - mean) / std
+    return normalised.transpose(2, 0, 1)

@@ -10,7 +10,21 @@ import numpy as np
 
 from vitexport import bench, parity
 from vitexport.bundle import read_golden
-from vitexport.contract import Bundle, Case, CaseKind, Dynamic, Exam, FileEntry, Measurement, Parity, Result, Target
+from vitexport.contract import (
+    Bundle,
+    Case,
+    CaseKind,
+    Device,
+    Dynamic,
+    Exam,
+    FileEntry,
+    Gate,
+    Gated,
+    Measurement,
+    Parity,
+    Result,
+    Target,
+)
 from vitexport.dynamic import further_sizes
 from vitexport.errors import RuntimeUnavailable
 from vitexport.preprocess import preprocess
@@ -25,10 +39,10 @@ PHOTOS_ON_SOFTWARE = 2
 
 @dataclass(frozen=True, eq=False)
 class Proof:
-    """A result, and the answers it was judged on, one for each case that was run."""
+    """A result, and what it was judged on: each case that was run, with the artifact's answer."""
 
     result: Result
-    answers: Sequence[Tensors] = ()
+    answers: Sequence[tuple[Case, Tensors]] = ()
 
 
 def exam(source: SourceModel, dynamic: tuple[Dynamic, ...] = ()) -> Exam:
@@ -62,14 +76,21 @@ def prove(target: Target, bundle: Bundle, precision: str, provider: str, cases: 
                     [case.name for case in asked],
                     parity.contrast(bundle.rung.outputs, [c.reference for c in cases if c.kind == "photo"]),
                 )
-            result = replace(blank, parity=judged, placement=session.placement)
+                judged = replace(judged, runtime=session.device.runtime)
+                if isinstance(session, Gated):
+                    judged = _gated(judged, session.gates(asked, [run.outputs for run in runs], judged))
+            result = on_device(replace(blank, parity=judged, placement=session.placement), session.device)
             if judged.verdict == "failed":
                 latency = Measurement("not run", reason="parity failed")
+            elif session.device.needs:
+                latency = Measurement("not run", reason=f"needs {session.device.needs}")
             else:
                 with step("bench", where):
                     single = [r for r, case in zip(runs, asked, strict=True) if case.kind in ("photo", "noise")]
                     latency = bench.measure(session, cases[0].pixel_values, single)
-            return Proof(replace(result, latency=latency), [run.outputs for run in runs])
+            return Proof(
+                replace(result, latency=latency), [(case, run.outputs) for case, run in zip(asked, runs, strict=True)]
+            )
     except RuntimeUnavailable as reason:
         return Proof(not_run(blank, str(reason)))
 
@@ -83,6 +104,8 @@ def time_only(target: Target, bundle: Bundle, precision: str, provider: str) -> 
             target.open(bundle, precision, provider) as session,
             step("bench", f"{target.traits.name} {bundle.rung.size} {precision} on {provider}"),
         ):
+            if session.device.needs:
+                raise RuntimeUnavailable(f"latency needs {session.device.needs}")
             latency = bench.measure(session, pixel_values)
             unproven = Parity("not run", reason="bench measures latency; vitexport check proves parity")
             return replace(blank, parity=unproven, latency=latency, placement=session.placement)
@@ -90,8 +113,29 @@ def time_only(target: Target, bundle: Bundle, precision: str, provider: str) -> 
         return not_run(blank, str(reason))
 
 
+def on_device(result: Result, device: Device) -> Result:
+    """The verdict again, for the runtime and the hardware that users have."""
+    if device.needs or device.software:
+        missing = device.needs or "a GPU: a software adapter stood in"
+        return replace(result, device_verdict="not run", device_reason=f"needs {missing}")
+    return replace(result, device_verdict=result.parity.verdict, device_reason=result.parity.reason)
+
+
+def _gated(judged: Parity, gates: tuple[Gate, ...]) -> Parity:
+    """The comparison with PyTorch comes first: where it fails, its reason is the one to read."""
+    shut = next((gate for gate in gates if gate.verdict == "failed"), None)
+    if judged.verdict == "passed" and shut:
+        judged = replace(judged, verdict="failed", reason=f"gate {shut.name} ({shut.claim}): {shut.reason}")
+    return replace(judged, gates=gates)
+
+
 def not_run(blank: Result, reason: str) -> Result:
-    return replace(blank, parity=Parity("not run", reason=reason), latency=Measurement("not run", reason=reason))
+    return replace(
+        blank,
+        parity=Parity("not run", reason=reason),
+        latency=Measurement("not run", reason=reason),
+        device_reason=reason,
+    )
 
 
 def _blank(target: Target, bundle: Bundle, precision: str, provider: str) -> Result:

@@ -46,10 +46,25 @@ def summary(report: Report, command: str = "vitexport") -> str:
     if failed:
         lines.append("The bundle failed its proof: it is kept apart, under that name, for you to look at.")
     elif passed:
-        targets = list(dict.fromkeys(r.target for r in report.results))
-        shown = next((t for t in targets if (out / t / "index.html").is_file()), None)
-        lines.append(f"Next: {command} preview {out / shown}" if shown else f"Next: {command} bench {out / targets[0]}")
+        if report.request.require_device:
+            lines.extend(dict.fromkeys(_absent(result) for result in report.results if result.device_reason))
+        lines.append(f"Next: {_next_step(report, out, command)}")
     return "\n".join(lines)
+
+
+def _next_step(report: Report, out: Path, command: str) -> str:
+    """The page of a bundle that has one; what a device is to run where none has; else latency again."""
+    targets = list(dict.fromkeys(r.target for r in report.results))
+    for target in targets:
+        if (out / target / "index.html").is_file():
+            return f"{command} preview {out / target}"
+    if report.results[0].device_verdict == "not run" and (out / targets[0] / "verify.py").is_file():
+        return f"python3 {out / targets[0] / 'verify.py'} ({report.results[0].device_reason})"
+    return f"{command} bench {out / targets[0]}"
+
+
+def _absent(result: Result) -> str:
+    return f"--require-device: {result.target} {result.precision} has no verdict of a device ({result.device_reason})."
 
 
 class _Notes:
@@ -89,12 +104,24 @@ def _cells(result: Result, notes: _Notes) -> list[str | Text]:
 
 
 def _device(result: Result) -> str:
-    latency = result.latency
+    latency, parity = result.latency, result.parity
     if not latency.device:
-        return ""
+        absent = f"; device: {result.device_verdict} ({result.device_reason})" if result.device_reason else ""
+        return f"{parity.runtime}{absent}{_gates(parity)}" if parity.runtime else ""
     fallback = result.placement.fallback if result.placement else ()
     left = f"; {len(fallback)} nodes fell back to the CPU: {', '.join(fallback[:3])}" if fallback else ""
-    return f"{latency.device}, {latency.runtime}, {latency.provider}, {latency.runs} runs{left}"
+    return f"{latency.device}, {latency.runtime}, {latency.provider}, {latency.runs} runs{left}{_gates(parity)}"
+
+
+def _gates(parity: Parity) -> str:
+    """Each with its figure, and the bound on it."""
+    shown = [
+        f"{gate.name} {gate.verdict}: {gate.claim}"
+        if gate.value is None
+        else f"{gate.name} {gate.value:.4g} {gate.unit}".rstrip()
+        for gate in parity.gates
+    ]
+    return f"; gates: {', '.join(shown)}" if shown else ""
 
 
 def _verdict(parity: Parity, latency: Measurement, notes: _Notes) -> Text:

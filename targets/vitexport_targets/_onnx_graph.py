@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -12,10 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-import msgspec
-
 from vitexport.contract import INPUT_NAME, Precision, SourceModel
 from vitexport.errors import BadRequest, LoweringFailed
+from vitexport.manifest import metadata
 from vitexport.progress import step
 
 if TYPE_CHECKING:
@@ -171,16 +169,7 @@ def _signed(model: onnx.ModelProto, source: SourceModel) -> onnx.ModelProto:
 
     model.producer_name, model.producer_version = "vitexport", version("vitexport")
     model.graph.name = source.name
-    facts = {
-        "vitexport.model": source.name,
-        "vitexport.task": source.task,
-        "vitexport.preprocessing": _json(source.preprocessing),
-        "vitexport.outputs": _json(source.outputs),
-        "vitexport.origin": source.provenance.origin,
-        "vitexport.licence": source.provenance.licence,
-        "vitexport.weights_sha256": source.provenance.weights_sha256,
-    }
-    onnx.helper.set_model_props(model, facts)
+    onnx.helper.set_model_props(model, metadata(source))
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -245,10 +234,6 @@ def _digest(tensor: onnx.TensorProto) -> str:
 def _bytes(model: onnx.ModelProto) -> bytes:
     stored: bytes = model.SerializeToString(deterministic=True)
     return stored
-
-
-def _json(value: object) -> str:
-    return json.dumps(msgspec.to_builtins(value), separators=(",", ":"))
 
 
 def first_line(error: BaseException) -> str:

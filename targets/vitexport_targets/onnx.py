@@ -97,6 +97,8 @@ def _preprocessor_config(how: Preprocessing) -> dict[str, Any]:
         fitting |= {"image_processor_type": "DeiTImageProcessor", "size": sides(resize)}
         if resize == how.size:
             fitting |= {"image_processor_type": "ViTImageProcessor", "do_center_crop": False}
+    if how.clip is not None:
+        fitting["image_processor_type"] = "VideoMAEImageProcessor"  # the same steps, frame by frame
     return {
         "do_convert_rgb": True,
         "do_resize": True,

@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from vitexport.contract import Size
+from vitexport.contract import Preprocessing, Size
 from vitexport.errors import BadRequest
 
 if TYPE_CHECKING:
     from vitexport.anatomy.operations import Count, Operation
     from vitexport.anatomy.skeleton import Skeleton
 
-#: How many times larger or smaller than the training size a side may be without a warning. A choice: no
-#: accuracy of this project's own is measured across sizes yet. Below it lies 224 against 160, above it 224 against 384.
+#: How many times larger or smaller than the training size a side may be without a warning. A choice: at 1.5 times
+#: ``digits_vit_tiny`` has lost 8 to 11 points of its 97 (digits/README.md), at 1.3 times 3; below 1.5 lies 224 against
+#: 160, above it 224 against 384.
 FAR = 1.5
 
 #: Weights that share one 16-bit scale at 4 bits; ONNX Runtime's MatMulNBits takes 16 and up, and 32 is its default.
@@ -28,7 +29,7 @@ _BLOCK = 32
 
 @dataclass(frozen=True)
 class Macs:
-    """Multiply-accumulates of one picture; twice as many FLOPs."""
+    """Multiply-accumulates of one picture or clip; twice as many FLOPs."""
 
     total: int
     attention: int
@@ -61,7 +62,8 @@ class Anatomy:
     trained_at: Size | None
     """None where the source does not say."""
     grid: tuple[int, ...] | None
-    """Rows and columns of the feature map that the first attention sees; None without attention."""
+    """Rows and columns of the feature map that the first attention sees, of a clip after its steps; None without
+    attention."""
     tokens: int | None
     """That it sees there, class and register tokens included."""
     parameters: int
@@ -76,11 +78,12 @@ class Anatomy:
     warnings: tuple[str, ...]
 
 
-def inspect(model: str, sizes: Sequence[Size] = ()) -> tuple[Anatomy, ...]:
-    """``model`` at each of ``sizes`` (none: its own), in that order. Raises ``BadRequest`` as an export would."""
+def inspect(model: str, sizes: Sequence[Size] = (), frames: int | None = None) -> tuple[Anatomy, ...]:
+    """``model`` at each of ``sizes`` (none: its own), in that order; a video network on clips of ``frames`` (None: its
+    own number). Raises ``BadRequest`` as an export would."""
     from vitexport.anatomy.skeleton import skeleton
 
-    return tuple(_dissect(model, skeleton(model, size)) for size in dict.fromkeys(sizes or (None,)))
+    return tuple(_dissect(model, skeleton(model, size, frames)) for size in dict.fromkeys(sizes or (None,)))
 
 
 def _dissect(model: str, found: Skeleton) -> Anatomy:
@@ -112,13 +115,13 @@ def _count(model: str, found: Skeleton) -> Count:
 
     from vitexport.anatomy.operations import count
 
-    shape = (1, 3, found.size.height, found.size.width)
+    shape = (1, *Preprocessing(found.size, clip=found.clip).input_shape)
     try:
         return count(found.module, torch.empty(shape, device="meta"))
     except Exception as error:  # a module raises what it likes
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:300]
         raise BadRequest(
-            f"'{model}' cannot take an image of shape {shape} ({reason}). Try another --size; code that branches on an "
+            f"'{model}' cannot take an input of shape {shape} ({reason}). Try another --size; code that branches on an "
             "image's values cannot be counted."
         ) from error
 

@@ -12,24 +12,25 @@ from typing import Any
 import torch
 
 from vitexport import models
-from vitexport.contract import ExportRequest, Size
-from vitexport.models import sizes
+from vitexport.contract import Clip, ExportRequest, Size
+from vitexport.models import sizes, video
 
 
 @dataclass(frozen=True, eq=False)
 class Skeleton:
-    """``module`` takes float32 (1, 3, height, width) of ``size``, on the meta device; eval mode."""
+    """``module`` takes float32 (1, 3, height, width) of ``size``, or one clip, on the meta device; eval mode."""
 
     module: Any
     size: Size
     trained_at: Size | None
     """None where nobody says."""
+    clip: Clip | None = None
 
 
-def skeleton(model: str, size: Size | None) -> Skeleton:
-    """``model`` at ``size`` (None: the size that it is exported at by default). Raises ``BadRequest``."""
-    request = ExportRequest(model=model, sizes=(size,) if size else ())
-    family = models._family_of(model)
+def skeleton(model: str, size: Size | None, frames: int | None = None) -> Skeleton:
+    """``model`` at ``size`` and ``frames`` (None: as it is exported by default). Raises ``BadRequest``."""
+    request = ExportRequest(model=model, sizes=(size,) if size else (), frames=frames)
+    family = models.family_of(request)
     build = _BUILDERS.get(family.name, _stripped)
     found = build(request)
     found.module.eval().requires_grad_(False)
@@ -41,7 +42,7 @@ def _timm(request: ExportRequest) -> Skeleton:
     from vitexport.models.timm_weights import Architecture
 
     preset = family.PRESETS.get(request.model, family.Preset(request.model, ""))
-    config = family._pretrained_config(preset.name)
+    config = family.pretrained_config(preset.name)
     native = Size(*config.input_size[1:])
     size = request.size or preset.size or native
     architecture = Architecture(preset.name, config, config.num_classes)
@@ -56,37 +57,38 @@ def _timm(request: ExportRequest) -> Skeleton:
 def _hub(request: ExportRequest) -> Skeleton:
     from vitexport.models import hub
 
-    hub._needs_optimum()
+    hub.needs_optimum()
     import transformers
 
     from vitexport.models import checkpoint
-    from vitexport.posembed import in_transformers
 
-    files = checkpoint.locate(request.model.removeprefix(hub._PREFIX), with_weights=False)
+    files = hub.locate(request, with_weights=False)
     config = checkpoint.read_config(files)
+    clip = video.clip(config, request)
     size = request.size or checkpoint.read_preprocessing(files, None).size
     step, what = checkpoint.size_step(config)
     sizes.check_multiple(size, step, request.model, what)
+    trained_at = checkpoint.native_size(config)
     kind = getattr(transformers, (config.architectures or [""])[0], None)
     with torch.device("meta"):
         module = kind(config) if kind else transformers.AutoModel.from_config(config)
-        in_transformers.fit(module, size, request.model)
-    return Skeleton(module, size, checkpoint.native_size(config))
+        hub.fit(module, size, clip, request)
+    return Skeleton(module, size, trained_at, clip)
 
 
 def _segmentation(request: ExportRequest) -> Skeleton:
     from vitexport.models import segmentation as family
 
-    size = request.size or family._NATIVE
-    sizes.check_multiple(size, family._PATCH, request.model, "patch size")
+    size = request.size or family.NATIVE
+    sizes.check_multiple(size, family.PATCH, request.model, "patch size")
     from vitexport import torchvision_schemas
 
     torchvision_schemas.declare()
     from vitexport.models.vit_decoder import VitDecoder
 
     with torch.device("meta"):
-        module = VitDecoder(family._BACKBONE, size, classes=len(family.LABELS))
-    return Skeleton(module, size, family._NATIVE)
+        module = VitDecoder(family.BACKBONE, size, classes=len(family.LABELS))
+    return Skeleton(module, size, family.NATIVE)
 
 
 def _digits(request: ExportRequest) -> Skeleton:
@@ -102,7 +104,8 @@ def _digits(request: ExportRequest) -> Skeleton:
 def _stripped(request: ExportRequest) -> Skeleton:
     """For networks that bring their weights along (your own factory, a .tflite): built as they are, then stripped."""
     network = models.build(request)
-    return Skeleton(network.module.to("meta"), network.preprocessing.size, None)
+    how = network.preprocessing
+    return Skeleton(network.module.to("meta"), how.size, None, how.clip)
 
 
 _BUILDERS: dict[str, Callable[[ExportRequest], Skeleton]] = {

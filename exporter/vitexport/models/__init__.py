@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from vitexport.contract import ExportRequest
 from vitexport.errors import BadRequest, did_you_mean
+from vitexport.models import video
 
 if TYPE_CHECKING:
     from vitexport.models.network import Network
@@ -31,7 +32,10 @@ class Family(Protocol):
 
 
 #: In the order in which they are asked. timm is last: it alone must import its toolchain to know its names.
-FAMILIES = ("module", "hub", "selfie", "segmentation", "timm")
+FAMILIES = ("module", "hub", "selfie", "segmentation", "digits", "timm")
+
+#: Those of them that have video networks, and say themselves which.
+TAKE_CLIPS = frozenset({"module", "hub"})
 
 
 @cache
@@ -46,7 +50,15 @@ def presets() -> dict[str, str]:
 
 def build(request: ExportRequest) -> Network:
     """The network that ``request.model`` names. Raises ``BadRequest`` with the nearest known name."""
-    return _family_of(request.model).build(request)
+    return family_of(request).build(request)
+
+
+def family_of(request: ExportRequest) -> Family:
+    """The family whose model is asked for. Raises ``BadRequest`` where there is none, or frames say nothing to it."""
+    family = _family_of(request.model)
+    if family.name not in TAKE_CLIPS:
+        video.refuse_frames(request)
+    return family
 
 
 def _family_of(model: str) -> Family:

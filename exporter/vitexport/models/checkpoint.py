@@ -31,6 +31,8 @@ _PROCESSORS = frozenset(
         "SegformerImageProcessor",
         "SiglipImageProcessor",
         "ViTImageProcessor",
+        "VideoMAEImageProcessor",
+        "VivitImageProcessor",
     }
 )
 _INTERPOLATIONS: dict[int, Any] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # PIL.Image.Resampling
@@ -127,6 +129,8 @@ def size_step(config: Any) -> tuple[int, str]:
     """What both sides of an image must be multiples of, and what that is called."""
     vision = _vision(config)
     patch = getattr(vision, "patch_size", 1)
+    if hasattr(vision, "tubelet_size") and not isinstance(vision.tubelet_size, int):  # ViViT's: frames, rows, columns
+        patch = vision.tubelet_size[1]
     if config.model_type == "segformer":
         return math.prod(config.strides), "total stride"
     if hasattr(vision, "window_size") and hasattr(vision, "depths"):  # Swin halves its grid between stages
@@ -148,7 +152,7 @@ def _as_data(processor: Any, name: str, size: Size | None) -> Preprocessing:
         kind in _PROCESSORS
         and processor.do_resize
         and processor.do_rescale
-        and abs(processor.rescale_factor * 255 - 1) < 1e-9
+        and (hasattr(processor, "offset") or abs(processor.rescale_factor * 255 - 1) < 1e-9)
         and int(processor.resample) in _INTERPOLATIONS
         and not getattr(processor, "do_flip_channel_order", False)
     )
@@ -166,16 +170,29 @@ def _as_data(processor: Any, name: str, size: Size | None) -> Preprocessing:
     own = crop if crops and crop is not None else resize
     wanted = size or own
     cover = Size(round(resize.height * wanted.height / own.height), round(resize.width * wanted.width / own.width))
-    normalises = processor.do_normalize
+    mean, std = _normalisation(processor)
     return Preprocessing(
         size=wanted,
-        mean=_triple(processor.image_mean) if normalises else (0.0, 0.0, 0.0),
-        std=_triple(processor.image_std) if normalises else (1.0, 1.0, 1.0),
+        mean=mean,
+        std=std,
         interpolation=_INTERPOLATIONS[int(processor.resample)],
         fit="crop" if shortest_edge else "squash",
         resize=cover if crops else None,
         crop_rounding="floor",
     )
+
+
+def _normalisation(processor: Any) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Mean and std of pixels in 0..1."""
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    if processor.do_normalize:
+        mean, std = _triple(processor.image_mean), _triple(processor.image_std)
+    if not hasattr(processor, "offset"):
+        return mean, std
+    # ViViT's: pixels times the factor, less 1, and only then less the mean and over the std.
+    unit = processor.rescale_factor * 255
+    shifted = [(m + bool(processor.offset)) / unit for m in mean]
+    return _triple(shifted), _triple([s / unit for s in std])
 
 
 def _size(processor: Any, attribute: str) -> Size | None:

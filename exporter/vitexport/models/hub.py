@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vitexport.contract import ExportRequest, Meaning, Size, Task
+from vitexport.contract import Clip, ExportRequest, Meaning, Preprocessing, Size, Task
 from vitexport.errors import BadRequest, MissingToolchain
-from vitexport.models import licences, lively, sizes, weights
+from vitexport.models import hub_presets, licences, lively, sizes, video, weights
 from vitexport.models.network import Network
-from vitexport.posembed import in_transformers
+from vitexport.posembed import Fitted, in_transformers, in_video
 
 _PREFIX = "hf:"
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """How one of our tasks is called by Optimum, and what its output is."""
+    """How one of our tasks is called on the hub, and what its output is."""
 
-    optimum: str
+    pipeline: str
+    """As ``pipeline_tag`` and Optimum have it."""
     suffix: str
     """Of the class names in a config's ``architectures`` that were trained for it."""
     output_name: str
@@ -35,50 +36,53 @@ _KINDS: dict[Task, _Kind] = {
     "segment": _Kind("semantic-segmentation", "ForSemanticSegmentation", "logits", "segmentation"),
     "features": _Kind("feature-extraction", "Model", "last_hidden_state", "features"),
 }
+_VIDEO_KINDS: dict[Task, _Kind] = {
+    "classify": _Kind("video-classification", "ForVideoClassification", "logits", "logits"),
+    "features": _KINDS["features"],
+}
 
 
 class Hub:
     name = "hub"
-    presets: Mapping[str, str] = {}
+    presets: Mapping[str, str] = {name: preset.summary for name, preset in hub_presets.PRESETS.items()}
 
     def claims(self, model: str) -> bool:
-        return model.startswith(_PREFIX) or (Path(model) / "config.json").is_file()
+        return model in self.presets or model.startswith(_PREFIX) or (Path(model) / "config.json").is_file()
 
     def build(self, request: ExportRequest) -> Network:
         """The checkpoint for the task it was trained for, or ``--task``. Code in the repository is never run."""
-        _needs_optimum()
+        needs_optimum()
         from vitexport.models import checkpoint
 
-        if not (place := request.model.removeprefix(_PREFIX)):
-            raise BadRequest(f"'{request.model}' names no checkpoint. Write hf:ORG/NAME, or hf: and a folder.")
-        files = checkpoint.locate(place, with_weights=request.weights == "pretrained")
+        files = locate(request, with_weights=request.weights == weights.PRETRAINED)
         config = checkpoint.read_config(files)
         task = _task(request, config)
-        kind = _KINDS[task]
-        _check_known(request.model, config, kind)
+        kind = _kinds(config)[task]
+        clip = video.clip(config, request)
+        if clip is None:
+            _check_known(request.model, config, kind)
         own = checkpoint.read_preprocessing(files, None).size
         size, notes = sizes.settle(request, request.size or own, *checkpoint.size_step(config))
         # Weights first, at the size they belong to: rungs of a ladder share all but positions.
         module = _module(request, files, config, kind)
         origin, licence = files.origin, files.licence
         if request.weights == weights.RANDOM:
-            home = checkpoint.read_preprocessing(files, checkpoint.native_size(config))
-            lively.enliven_on_photos(module, home, request.seed)
+            lively.enliven_on_photos(module, _at_home(files, config), request.seed)
             origin, licence = f"random (seed {request.seed})", licences.RANDOM
         elif request.weights != weights.PRETRAINED:
             origin, licence = Path(request.weights).name, licences.UNKNOWN
-        fitted = in_transformers.fit(module, size, request.model, request.pos_embed_rule)
+        fitted = fit(module, size, clip, request)
         labels = tuple(config.id2label[i] for i in sorted(config.id2label)) if task != "features" else ()
         return Network(
             module=module,
-            preprocessing=checkpoint.read_preprocessing(files, size),
+            preprocessing=replace(checkpoint.read_preprocessing(files, size), clip=clip),
             task=task,
             output_name=kind.output_name,
             meaning=kind.meaning,
             labels=labels,
             origin=origin,
             licence=licence,
-            hub_config=_plain(config, size),
+            hub_config=_plain(config, size, clip),
             pos_embed_rule=fitted.rule,
             pos_embed_source=fitted.source,
             notes=notes,
@@ -88,7 +92,8 @@ class Hub:
 FAMILY = Hub()
 
 
-def _needs_optimum() -> None:
+def needs_optimum() -> None:
+    """Make Optimum and transformers importable. Raises ``MissingToolchain``."""
     from vitexport import torchvision_schemas
 
     torchvision_schemas.declare()
@@ -101,12 +106,44 @@ def _needs_optimum() -> None:
         ) from error
 
 
+def locate(request: ExportRequest, with_weights: bool) -> Any:
+    """The checkpoint's :class:`.checkpoint.Files`. A preset's description travels with vitexport, so that only its
+    weights need the hub."""
+    from vitexport.models import checkpoint
+
+    preset = hub_presets.PRESETS.get(request.model)
+    if preset is not None and not with_weights:
+        return checkpoint.Files(request.model, preset.description, preset.repository, licences.UNKNOWN)
+    if not (place := preset.repository if preset else request.model.removeprefix(_PREFIX)):
+        raise BadRequest(f"'{request.model}' names no checkpoint. Write hf:ORG/NAME, or hf: and a folder.")
+    return checkpoint.locate(place, with_weights=with_weights)
+
+
+def fit(module: Any, size: Size, clip: Clip | None, request: ExportRequest) -> Fitted:
+    """Take what ``module`` has learned per position to ``size`` and ``clip``, in place."""
+    if clip is None:
+        return in_transformers.fit(module, size, request.model, request.pos_embed_rule)
+    return in_video.fit(module, size, clip.frames, request.pos_embed_rule)
+
+
+def _at_home(files: Any, config: Any) -> Preprocessing:
+    """What the network was trained on."""
+    from vitexport.models import checkpoint
+
+    home = checkpoint.read_preprocessing(files, checkpoint.native_size(config))
+    return replace(home, clip=Clip(int(config.num_frames))) if video.takes_clips(config) else home
+
+
+def _kinds(config: Any) -> dict[Task, _Kind]:
+    return _VIDEO_KINDS if video.takes_clips(config) else _KINDS
+
+
 def _task(request: ExportRequest, config: Any) -> Task:
     """What was asked for, or what the checkpoint's class was trained for; a backbone is good for its features."""
-    trained = (config.architectures or ["Model"])[0]
+    trained, kinds = (config.architectures or ["Model"])[0], _kinds(config)
     if request.task is None:
-        return next((task for task, kind in _KINDS.items() if trained.endswith(kind.suffix)), "features")
-    if request.task != "features" and not trained.endswith(_KINDS[request.task].suffix):
+        return next((task for task, kind in kinds.items() if trained.endswith(kind.suffix)), "features")
+    if request.task != "features" and not (request.task in kinds and trained.endswith(kinds[request.task].suffix)):
         raise BadRequest(
             f"'{request.model}' is a {trained}, which was not trained to {request.task}: its head would be random. "
             "Leave --task out, or use --task features."
@@ -124,18 +161,17 @@ def _check_known(model: str, config: Any, kind: _Kind) -> None:
             f"'{model}' is of type '{config.model_type}', which Optimum does not export. For a timm checkpoint name "
             "the timm model itself; for anything else, write a factory (path/to/file.py:factory)."
         ) from error
-    if kind.optimum not in known:
+    if kind.pipeline not in known:
         raise BadRequest(
-            f"Optimum does not export '{config.model_type}' for {kind.optimum}. It knows: {', '.join(sorted(known))}."
+            f"Optimum does not export '{config.model_type}' for {kind.pipeline}. It knows: {', '.join(sorted(known))}."
         )
 
 
 def _module(request: ExportRequest, files: Any, config: Any, kind: _Kind) -> Any:
     """Built and weighed, float32, eval mode."""
     import torch
-    from optimum.exporters.tasks import TasksManager
 
-    loader = TasksManager.get_model_class_for_task(kind.optimum, model_type=config.model_type, library="transformers")
+    loader = _loader(config, kind)
     if request.weights == weights.PRETRAINED:
         try:
             module, report = loader.from_pretrained(
@@ -162,6 +198,16 @@ def _module(request: ExportRequest, files: Any, config: Any, kind: _Kind) -> Any
     return module
 
 
+def _loader(config: Any, kind: _Kind) -> Any:
+    """The transformers class that builds such a network. Optimum knows none for video."""
+    import transformers
+    from optimum.exporters.tasks import TasksManager
+
+    if kind is _VIDEO_KINDS["classify"]:
+        return transformers.AutoModelForVideoClassification
+    return TasksManager.get_model_class_for_task(kind.pipeline, model_type=config.model_type, library="transformers")
+
+
 def _check_complete(model: str, report: Mapping[str, Any]) -> None:
     """A pooler that a classifier's checkpoint lacks is unused by ``last_hidden_state``; anything else is an error."""
     missing = [name for name in sorted(report["missing_keys"]) if "pooler." not in name]
@@ -173,11 +219,13 @@ def _check_complete(model: str, report: Mapping[str, Any]) -> None:
         )
 
 
-def _plain(config: Any, size: Size) -> dict[str, Any]:
+def _plain(config: Any, size: Size, clip: Clip | None) -> dict[str, Any]:
     """``config.json`` as transformers would write it, at the exported size."""
     plain: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
     if "image_size" in plain:
         plain["image_size"] = size.height if size.height == size.width else [size.height, size.width]
+    if clip is not None:
+        plain["num_frames"] = clip.frames
     return plain
 
 

@@ -40,12 +40,13 @@ def enliven_on_photos(module: torch.nn.Module, preprocessing: Preprocessing, see
     from vitexport import photos
     from vitexport.preprocess import preprocess
 
-    batch = [preprocess(p.image, preprocessing) for p in photos.probes(None) if p.kind == "photo"]
+    probes = photos.as_inputs(photos.probes(None), preprocessing)
+    batch = [preprocess(p.image, preprocessing) for p in probes if p.kind == "photo"]
     enliven(module, torch.from_numpy(np.concatenate(batch)), seed)
 
 
 def enliven(module: torch.nn.Module, batch: torch.Tensor, seed: int) -> None:
-    """Redraw every parameter of ``module`` in place. ``batch``: preprocessed photos, float32 (N, 3, H, W), N >= 2.
+    """Redraw every parameter of ``module`` in place. ``batch``: preprocessed photos or clips, float32.
 
     The same seed and photos give the same weights: scales and offsets measured on the photos are rounded coarsely, so
     that the last bits of another machine's matrix product do not show.
@@ -168,7 +169,9 @@ def _is_projection(layer: Any) -> bool:
     import torch
 
     # A packed attention's output projection is read by torch itself, past the hooks: it keeps its drawn scale.
-    return isinstance(layer, torch.nn.Linear | torch.nn.Conv1d | torch.nn.Conv2d | torch.nn.ConvTranspose2d)
+    return isinstance(
+        layer, torch.nn.Linear | torch.nn.Conv1d | torch.nn.Conv2d | torch.nn.Conv3d | torch.nn.ConvTranspose2d
+    )
 
 
 def _is_batch_norm(layer: Any) -> bool:

@@ -12,9 +12,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from vitexport.contract import ExportRequest, Meaning, Preprocessing, Size, Task
+from vitexport.contract import Clip, ExportRequest, Meaning, Preprocessing, Size, Task
 from vitexport.errors import BadRequest, did_you_mean
-from vitexport.models import licences, lively, weights
+from vitexport.models import licences, lively, video, weights
 from vitexport.models.network import Network
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ class OwnModule:
         return _SPELLING.fullmatch(model) is not None
 
     def build(self, request: ExportRequest) -> Network:
-        """A bare module is taken to eat RGB in 0..1 without normalisation, squashed to ``--size`` (224 by default);
+        """A bare module is taken to eat RGB in 0..1 without normalisation, squashed to ``--size`` (224 by default), or
+        with ``--frames`` clips of it, (N, T, 3, H, W);
         its output's shape says what it means (see :func:`_meaning`). A ``Network`` says all of it itself.
         """
         import torch
@@ -49,6 +50,13 @@ class OwnModule:
             made = _call(_find(_load(file), file, factory), request.model)
         if isinstance(made, Network):
             network = made
+            if network.preprocessing.clip is None:
+                video.refuse_frames(request)
+            elif request.frames not in (None, network.preprocessing.clip.frames):
+                raise BadRequest(
+                    f"'{request.model}' fixes its own {network.preprocessing.clip.frames} frames. Leave --frames out, "
+                    "or let the factory build for others."
+                )
             if request.size not in (None, made.preprocessing.size):
                 raise BadRequest(
                     f"'{request.model}' fixes its own size, {made.preprocessing.size}. Leave --size out, or let the "
@@ -129,7 +137,8 @@ def _said(error: BaseException) -> str:
 
 
 def _described(module: torch.nn.Module, request: ExportRequest) -> Network:
-    preprocessing = Preprocessing(request.size or _DEFAULT_SIZE)
+    clip = Clip(request.frames, request.frame_stride or 1) if request.frames else None
+    preprocessing = Preprocessing(request.size or _DEFAULT_SIZE, clip=clip)
     meaning = _meaning(_answer(module.eval().float(), preprocessing, request.model), request.model)
     name = meaning if meaning in ("logits", "mask") else "features" if meaning == "features" else "segmentation"
     return Network(module, preprocessing, _TASKS[meaning], name, meaning, origin=Path(request.model).name)
@@ -143,13 +152,14 @@ def _answer(module: torch.nn.Module, preprocessing: Preprocessing, model: str) -
     from vitexport.capture import first_tensor
     from vitexport.preprocess import preprocess
 
-    pixel_values = torch.from_numpy(preprocess(photos.probes(None)[0].image, preprocessing))
+    first, *_ = photos.as_inputs(photos.probes(None), preprocessing)
+    pixel_values = torch.from_numpy(preprocess(first.image, preprocessing))
     try:
         with torch.no_grad():
             answer = first_tensor(module(pixel_values))
     except Exception as error:
         raise BadRequest(
-            f"'{model}' cannot take a float32 image of shape {tuple(pixel_values.shape)}: {_said(error)}. "
+            f"'{model}' cannot take a float32 input of shape {tuple(pixel_values.shape)}: {_said(error)}. "
             "Try another --size, or return a Network with a Preprocessing of its own."
         ) from error
     return answer

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A module that takes float32 (N, 3, H, W) and returns one tensor. Eval mode, weights loaded, size fixed.
+    """A module that takes float32 (N, 3, H, W), or clips in the layout of its preprocessing's ``clip``, and returns one
+    tensor. Eval mode, weights loaded, size fixed.
 
     A factory of your own (``--model file.py:factory``) may return one of these, or a bare ``torch.nn.Module``.
     """

@@ -12,12 +12,12 @@ from vitexport.models.network import Network
 from vitexport.posembed import Rule, check_asked, rule_for
 
 _PRESET = "vit_tiny_seg"
-_BACKBONE = "vit_tiny_patch16_224"
-_PATCH = 16
+BACKBONE = "vit_tiny_patch16_224"
+PATCH = 16
 _TABLE = "backbone.pos_embed"
 
 #: The backbone's own, so that its pretrained position table can be used as it is.
-_NATIVE = Size(224, 224)
+NATIVE = Size(224, 224)
 
 LABELS = ("background", "person")
 
@@ -40,7 +40,7 @@ class Segmentation:
                 f"'{_PRESET}' has no pretrained weights yet. Use --weights random to prove an export, --weights FILE "
                 "for your own, or --model selfie for a trained person mask."
             )
-        size, notes = sizes.settle(request, request.size or _NATIVE, _PATCH, "patch size")
+        size, notes = sizes.settle(request, request.size or NATIVE, PATCH, "patch size")
         asked = request.pos_embed_rule
         check_asked({"absolute"}, asked)
         rule = rule_for("absolute", asked, "timm")
@@ -49,15 +49,15 @@ class Segmentation:
         torchvision_schemas.declare()
         from vitexport.models.vit_decoder import VitDecoder
 
-        module = VitDecoder(_BACKBONE, _NATIVE, classes=len(LABELS)).eval()
+        module = VitDecoder(BACKBONE, NATIVE, classes=len(LABELS)).eval()
         origin, licence = f"random (seed {request.seed})", licences.RANDOM
         if request.weights == weights.RANDOM:
-            lively.enliven_on_photos(module, _preprocessing(_NATIVE), request.seed)
+            lively.enliven_on_photos(module, _preprocessing(NATIVE), request.seed)
         else:
             weights.load_file(module, request.weights)
             origin, licence = request.weights.replace("\\", "/").rpartition("/")[2], licences.UNKNOWN
-        if size != _NATIVE:
-            fitted = VitDecoder(_BACKBONE, size, classes=len(LABELS)).eval()
+        if size != NATIVE:
+            fitted = VitDecoder(BACKBONE, size, classes=len(LABELS)).eval()
             module = _carried_over(module, fitted, rule)
         return Network(
             module=module,
@@ -68,8 +68,8 @@ class Segmentation:
             labels=LABELS,
             origin=origin,
             licence=licence,
-            pos_embed_rule=rule.name if size != _NATIVE else "",
-            pos_embed_source=rule.source if size != _NATIVE else "",
+            pos_embed_rule=rule.name if size != NATIVE else "",
+            pos_embed_source=rule.source if size != NATIVE else "",
             notes=notes,
         )
 

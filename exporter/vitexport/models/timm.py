@@ -11,6 +11,7 @@ from vitexport.contract import ExportRequest, Preprocessing, Size, Task
 from vitexport.errors import BadRequest, did_you_mean
 from vitexport.models import sizes, timm_weights, weights
 from vitexport.models.network import Network
+from vitexport.models.reparameterise import reparameterised
 from vitexport.models.timm_weights import Architecture, Weighed, import_timm
 from vitexport.posembed import Fitted, in_timm, named
 
@@ -54,7 +55,7 @@ class Timm:
 
     def build(self, request: ExportRequest) -> Network:
         preset = PRESETS.get(request.model, Preset(request.model, ""))
-        config = _pretrained_config(preset.name)
+        config = pretrained_config(preset.name)
         task = _task(request, config)
         native = Size(*config.input_size[1:])
         architecture = Architecture(preset.name, config, 0 if task == "features" else config.num_classes)
@@ -65,6 +66,7 @@ class Timm:
         module, fitted = _fit(weighed, architecture, request, size)
         if "size" in request.dynamic and config.fixed_input_size:
             module = _opened(module, architecture, request, size)
+        module = reparameterised(module, (size.height, size.width))
         labels = _labels(config) if task == "classify" else ()
         from vitexport.models.hub_config import hub_config
 
@@ -100,7 +102,7 @@ def _settle(
 
     What cannot be is refused here, before anything is downloaded or drawn.
     """
-    size, patch, rule = request.size or default, *_position_options(request)
+    size, patch, rule = request.size or default, request.patch_size, request.pos_embed_rule
     if rule is not None:
         named(rule)
     if not architecture.config.fixed_input_size:
@@ -116,14 +118,11 @@ def _settle(
     return sizes.settle(request, size, step, what)
 
 
-def _position_options(request: ExportRequest) -> tuple[int | None, str | None]:
-    return request.patch_size, request.pos_embed_rule
-
-
 def _fit(weighed: Weighed, architecture: Architecture, request: ExportRequest, size: Size) -> tuple[Any, Fitted]:
     """The weighed module at ``size``: (module, what was done to its positions)."""
     module, fitted = weighed.module, Fitted()
-    patch, rule = _position_options(request)
+    patch, rule = request.patch_size, request.pos_embed_rule
+    in_timm.check_rule(module, request.model, rule)
     if architecture.config.fixed_input_size and (size != weighed.size or patch):
         shape = in_timm.Shape(size, lambda: architecture.create(request.model, size), patch, rule)
         module, fitted = in_timm.fit(module, architecture.name, shape)
@@ -144,7 +143,7 @@ def _opened(module: Any, architecture: Architecture, request: ExportRequest, siz
     return opened
 
 
-def _pretrained_config(name: str) -> Any:
+def pretrained_config(name: str) -> Any:
     timm = import_timm()
     try:
         return timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()

@@ -5,9 +5,9 @@ library does it a little differently: on a smooth table the rules below differ b
 chosen by the library that the model comes from, can be overridden (``--pos-embed-rule``), and is named in the result.
 
 What is resampled, one file per kind: :mod:`.absolute` tables (ViT, DeiT, DINOv2, SigLIP, Hiera), :mod:`.relative` bias
-tables (Swin, BEiT), the patch :mod:`.kernel` (FlexiViT). What is computed from the grid (rotary embeddings, SwinV2's
-continuous positions) has no table: it is only told the new grid. :mod:`.in_timm` and :mod:`.in_transformers` know
-where each library keeps them.
+tables (Swin, BEiT), tables over :mod:`.space_time` (ViViT), the patch :mod:`.kernel` (FlexiViT). What is computed from
+the grid (rotary embeddings, SwinV2's continuous positions, VideoMAE's sines) has no table: it is only told the new
+grid. :mod:`.in_timm`, :mod:`.in_transformers` and :mod:`.in_video` know where each library keeps them.
 
 Importing this package imports no torch.
 """
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RULES", "Fitted", "Grid", "Rule", "Table", "check_asked", "named", "rule_for", "source_grid"]
 
-Table = Literal["absolute", "relative"]
+Table = Literal["absolute", "relative", "temporal"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class Rule:
     ``resample(table, source, target, kept)``: an *absolute* table is (1, kept + rows x columns, dim), its first
     ``kept`` tokens (class, distillation, registers) having no place on the grid; source and target are patch grids. A
     *relative* one is (offsets + kept, heads), its last ``kept`` rows being BEiT's class-token biases, or (heads, 2 rows
-    - 1, 2 columns - 1); source and target are windows. Computed in float32, returned in the table's dtype; a table
+    - 1, 2 columns - 1); source and target are windows. A *temporal* one is (places, steps, dim), and its grids have one
+    column: (steps, 1). Computed in float32, returned in the table's dtype; a table
     that is on the target grid already is returned as it is.
     """
 
@@ -96,6 +97,27 @@ RULES = {
             absolute.to_size,
             mode="bilinear",
             antialias=False,
+        ),
+        _rule(
+            "timesformer",
+            "absolute",
+            "facebookresearch/TimeSformer, vit.py, and transformers' TimesformerEmbeddings: nearest",
+            absolute.to_size,
+            mode="nearest",
+        ),
+        _rule(
+            "nearest",
+            "temporal",
+            "facebookresearch/TimeSformer, vit.py, and transformers' TimesformerEmbeddings: nearest",
+            absolute.to_size,
+            mode="nearest",
+        ),
+        _rule(
+            "linear",
+            "temporal",
+            "OpenGVLab/InternVideo, InternVideo2's pos_embed.py (arXiv:2403.15377): linear, half-pixel centres",
+            absolute.to_size,
+            mode="bilinear",
         ),
         _rule(
             "swin",

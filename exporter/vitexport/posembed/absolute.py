@@ -17,18 +17,23 @@ def to_size(
     target: Grid,
     kept: int,
     *,
-    mode: Literal["bicubic", "bilinear"],
-    antialias: bool,
+    mode: Literal["bicubic", "bilinear", "nearest"],
+    antialias: bool = False,
 ) -> torch.Tensor:
-    """Resample (1, kept + source, dim) to (1, kept + target, dim), half-pixel centres, the first ``kept`` untouched."""
+    """Resample (N, kept + source, dim) to (N, kept + target, dim), the first ``kept`` untouched.
+
+    Half-pixel centres; ``nearest`` takes the entry at floor(i * source / target), as torch has it.
+    """
     import torch.nn.functional as F
+
+    corners = None if mode == "nearest" else False
 
     return _on_grid(
         table,
         source,
         target,
         kept,
-        lambda image: F.interpolate(image, size=target, mode=mode, align_corners=False, antialias=antialias),
+        lambda image: F.interpolate(image, size=target, mode=mode, align_corners=corners, antialias=antialias),
     )
 
 

@@ -94,6 +94,19 @@ def tables(module: Any) -> dict[str, Any]:
     }
 
 
+def check_rule(module: Any, model: str, asked: str | None) -> None:
+    """Raise ``BadRequest`` where a rule is asked for and ``module`` has one of its own that cannot be exchanged."""
+    if asked is not None and _is_windowed(module):
+        raise BadRequest(
+            f"'{model}' sums two tables of positions by a rule of its own (arXiv:2311.05613), so --pos-embed-rule "
+            f"{asked} says nothing to it. Leave it out."
+        )
+
+
+def _is_windowed(module: Any) -> bool:
+    return getattr(module, "pos_embed_win", None) is not None and hasattr(module, "mask_spatial_shape")
+
+
 def bake(module: Any) -> Fitted | None:
     """Sum Hiera's windowed positions once: a resized global table and a tiled window table (arXiv:2311.05613).
 
@@ -102,7 +115,7 @@ def bake(module: Any) -> Fitted | None:
     """
     import torch
 
-    if getattr(module, "pos_embed_win", None) is None or not hasattr(module, "mask_spatial_shape"):
+    if not _is_windowed(module):
         return None
     with torch.no_grad():
         tiled = module.pos_embed_win.tile(module.mask_spatial_shape)

@@ -2,7 +2,9 @@
 
 import { drawPhoto, drawReading } from './drawing.js';
 import { load } from './vitexport.js';
+import { cut, pan } from './vitexport/clip.js';
 import { rankRungs } from './vitexport/choose.js';
+import { decode } from './vitexport/preprocess.js';
 
 /** @typedef {import('./vitexport.js').LoadedModel} LoadedModel */
 /** @typedef {import('./vitexport.js').Info} Info */
@@ -42,11 +44,11 @@ function showInfo({ manifest, rung, precision, provider, runtime, build, adapter
   const { height, width } = rung.preprocessing.size;
   document.title = manifest.model;
   say('model', manifest.model);
-  say('summary', `${rung.outputs.map(({ name, shape }) => `${name} ${shape.join(' × ')}`).join(', ')} from ${width} × ${height} pixels${others(manifest, rung)}`);
+  say('summary', `${rung.outputs.map(({ name, shape }) => `${name} ${shape.join(' × ')}`).join(', ')} from ${frames(rung)}${width} × ${height} pixels${others(manifest, rung)}`);
   say('verdict-reason', 'Comparing this browser’s answers with PyTorch’s. A software adapter takes a while.');
   fact('Runs on', provider === 'webgpu' ? 'WebGPU' : 'WebAssembly', `${runtime}, ${build} build`);
-  const why = choices.find(({ chosen }) => !chosen);
-  fact('Precision', precision, why && !why.chosen && choices[0] === why ? `${why.precision}: ${why.reason}` : 'first choice');
+  const [best] = choices;
+  fact('Precision', precision, best && !best.chosen ? `not ${best.precision} on ${best.provider}: ${best.reason}` : 'first choice');
   const name = adapter === null ? `CPU, ${threads} ${threads === 1 ? 'thread' : 'threads'}` : adapterName(adapter);
   fact('Adapter', name, adapter?.software ? SOFTWARE : '');
   fact('Files', verified.startsWith('not') ? 'not verified' : 'verified', verified);
@@ -67,6 +69,9 @@ function others({ rungs }, rung) {
   const sizes = rungs.filter((other) => other !== rung).map(({ preprocessing: { size } }) => `${size.width} × ${size.height}`);
   return sizes.length > 0 ? `; for pictures of other shapes, ${sizes.join(', ')}` : '';
 }
+
+/** @param {Info['rung']} rung */
+const frames = ({ preprocessing: { clip } }) => (clip ? `${clip.frames} frames of ` : '');
 
 /** @param {NonNullable<Info['adapter']>} adapter */
 function adapterName({ vendor, architecture, description }) {
@@ -107,7 +112,9 @@ function showVerdict(verdict, word, reason) {
 async function openTrial(model) {
   element('try', HTMLElement).hidden = false;
   const modelFor = ladder(model);
-  const attempt = (/** @type {Blob} */ picture, /** @type {string} */ name) => void tryPicture(modelFor, picture, name);
+  const { clip } = model.info.rung.preprocessing;
+  const attempt = (/** @type {Blob} */ picture, /** @type {string} */ name) => void tryPicture(modelFor, clip ? panned(picture, clip.frames) : still(picture), name);
+  const golden = (/** @type {Blob} */ picture, /** @type {string} */ name) => tryPicture(modelFor, clip ? strip(picture, clip.frames) : still(picture), name);
   file.addEventListener('change', () => {
     const [chosen] = file.files ?? [];
     if (chosen) attempt(chosen, chosen.name);
@@ -115,9 +122,10 @@ async function openTrial(model) {
   });
   listenForDrops(attempt);
   document.addEventListener('paste', ({ clipboardData }) => offer(clipboardData, attempt));
-  const samples = await Promise.all(model.info.rung.golden.map(({ photo: path, name }) => addSample(path, name, attempt)));
+  const samples = await Promise.all(model.info.rung.golden.map(({ photo: path, name }) => addSample(path, name, golden)));
+  if (clip) element('samples', HTMLElement).classList.add('strips');
   const [first] = samples;
-  if (first) await tryPicture(modelFor, first.blob, first.name);
+  if (first) await golden(first.blob, first.name);
 }
 
 /**
@@ -134,6 +142,42 @@ function ladder(first) {
     opened.set(nearest, model);
     return model;
   };
+}
+
+/** @typedef {{input: Parameters<LoadedModel['run']>[0], shown: ImageBitmap}} Subject What is run, and what stands for it. */
+
+/**
+ * @param {Blob} picture
+ * @returns {Promise<Subject>}
+ */
+async function still(picture) {
+  return { input: picture, shown: await createImageBitmap(picture) };
+}
+
+/**
+ * A clip of a still: the exam's own kind, a window that moves over it.
+ * @param {Blob} picture
+ * @param {number} frames
+ */
+async function panned(picture, frames) {
+  return asClip(pan(await decode(picture), frames));
+}
+
+/**
+ * @param {Blob} picture a golden one
+ * @param {number} frames
+ */
+async function strip(picture, frames) {
+  return asClip(cut(await decode(picture), frames));
+}
+
+/**
+ * @param {ImageData[]} frames
+ * @returns {Promise<Subject>}
+ */
+async function asClip(frames) {
+  const [first = new ImageData(1, 1)] = frames;
+  return { input: frames, shown: await createImageBitmap(first) };
 }
 
 /** @param {(picture: Blob, name: string) => void} attempt */
@@ -180,19 +224,19 @@ async function addSample(path, name, attempt) {
 
 /**
  * @param {ReturnType<typeof ladder>} modelFor
- * @param {Blob} picture
+ * @param {Promise<Subject>} subject
  * @param {string} name
  */
-async function tryPicture(modelFor, picture, name) {
+async function tryPicture(modelFor, subject, name) {
   say('status', `Running on ${name}…`);
   try {
-    const bitmap = await createImageBitmap(picture).catch(() => {
+    const { input, shown: bitmap } = await subject.catch(() => {
       throw new Error(`${name} cannot be read as a picture. Try a PNG, JPEG or WebP file.`);
     });
     const model = await modelFor(bitmap);
-    const answer = await model.run(picture);
+    const answer = await model.run(input);
     drawPhoto(photo, bitmap);
-    say('photo-caption', name);
+    say('photo-caption', Array.isArray(input) ? `${name}, the first of ${input.length} frames` : name);
     const scale = photo.width / bitmap.width;
     const { top, left, height, width } = answer.region;
     const region = { top: top * scale, left: left * scale, height: height * scale, width: width * scale };

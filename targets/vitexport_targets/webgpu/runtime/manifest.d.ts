@@ -31,7 +31,7 @@ export interface Rung {
   pos_embed_source: string;
 }
 /**
- * From a decoded photo to the network's input, exactly.
+ * From a decoded photo to the network's input, exactly; of a clip, from each of its frames.
  */
 export interface Preprocessing {
   size: Size;
@@ -49,6 +49,7 @@ export interface Preprocessing {
   fit: 'crop' | 'squash';
   resize: Size | null;
   crop_rounding: 'floor' | 'half-even';
+  clip: Clip | null;
 }
 /**
  * Height x width in pixels, in that order everywhere.
@@ -56,6 +57,14 @@ export interface Preprocessing {
 export interface Size {
   height: number;
   width: number;
+}
+/**
+ * Frames of one scene as one input, oldest first: what a video network eats.
+ */
+export interface Clip {
+  frames: number;
+  stride: number;
+  layout: 'CTHW' | 'TCHW';
 }
 /**
  * One named output. `shape` counts the batch as 1.

@@ -1,5 +1,6 @@
 /** A loaded model: pictures or tensors in, named outputs and what they mean out, and its own exam. */
 
+import { cut, preprocessClip } from './clip.js';
 import { distances, judge, median } from './exam.js';
 import { fetchVerified } from './files.js';
 import { exclusively } from './ort.js';
@@ -65,14 +66,16 @@ export class Model {
   }
 
   /**
-   * Preprocess a picture as the manifest says and run it.
-   * @param {Picture} picture
+   * Preprocess a picture, or the frames of a clip, as the manifest says and run it.
+   * @param {Picture | Picture[]} picture a clip's frames oldest first, one in `preprocessing.clip.stride` of the video's
    * @returns {Promise<Answer>}
    */
   async run(picture) {
     const { outputs: specs, preprocessing } = this.info.rung;
-    const photo = await decode(picture);
-    const inference = await this.runTensor(preprocess(photo, preprocessing));
+    const photos = await Promise.all([picture].flat().map(decode));
+    const [photo] = photos;
+    if (photo === undefined) throw new Error('There is no picture to run on.');
+    const inference = await this.runTensor(this.#input(photos));
     /** @type {Record<string, Reading>} */
     const readings = {};
     for (const spec of specs) {
@@ -83,7 +86,7 @@ export class Model {
   }
 
   /**
-   * Run float32 NCHW values that are preprocessed already; as many pictures as the length holds.
+   * Run float32 NCHW values (or clips) that are preprocessed already; as many pictures as the length holds.
    * @param {Float32Array} values
    * @returns {Promise<Inference>}
    */
@@ -143,6 +146,15 @@ export class Model {
     return median(times);
   }
 
+  /** @param {ImageData[]} photos one picture, or a clip's frames */
+  #input(photos) {
+    const { preprocessing } = this.info.rung;
+    if (preprocessing.clip) return preprocessClip(photos, preprocessing);
+    const [photo, ...more] = photos;
+    if (photo === undefined || more.length > 0) throw new Error(`This network takes one picture at a time, and ${photos.length} came.`);
+    return preprocess(photo, preprocessing);
+  }
+
   #blank() {
     return new Float32Array(this.info.rung.input_shape.slice(1).reduce((a, b) => a * b, 1));
   }
@@ -157,7 +169,7 @@ export class Model {
     const { outputs: specs, preprocessing } = this.info.rung;
     const photo = await decode(new Blob([await this.#file(golden.photo)]));
     const input = await this.#floats(golden.input);
-    const made = preprocess(photo, preprocessing);
+    const made = this.#input(preprocessing.clip ? cut(photo, preprocessing.clip.frames) : [photo]);
     /** @type {Record<string, Float32Array>} */
     const expected = {};
     for (const [name, path] of Object.entries(golden.outputs)) expected[name] = await this.#floats(path);

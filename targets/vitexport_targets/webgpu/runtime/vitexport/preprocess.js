@@ -73,8 +73,8 @@ export function seenRegion(photo, how) {
   return { top: crop.top * down, left: crop.left * across, height: crop.height * down, width: crop.width * across };
 }
 
-/** @param {number} value a multiple of 0.5, as Python's `round` takes it */
-function halfToEven(value) {
+/** @param {number} value rounded as Python's `round` does */
+export function halfToEven(value) {
   const below = Math.floor(value);
   return value - below === 0.5 ? below + (below & 1) : Math.round(value);
 }
