@@ -1,0 +1,223 @@
+"""From captured programs to sealed packages: one per precision, with the sizes of a ladder inside or beside it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vitexport.capture import recapture
+from vitexport.contract import (
+    Artifact,
+    CoremlTarget,
+    ExportRequest,
+    Layout,
+    Precision,
+    Size,
+    SourceModel,
+    Traits,
+    Variant,
+)
+from vitexport.errors import LoweringFailed
+from vitexport.parity import noise
+from vitexport.progress import step
+from vitexport_targets._onnx_graph import first_line
+from vitexport_targets.coreml import floors, inputs, labels, sealing
+from vitexport_targets.coreml.alias import drop_aliases
+from vitexport_targets.coreml.ane import in_ane_layout
+from vitexport_targets.coreml.apple import coremltools, quietly, toolchain
+from vitexport_targets.coreml.card import card
+from vitexport_targets.coreml.indicators import Indicators
+from vitexport_targets.coreml.names import function_name, layout_key, package_name, tolerance_key
+from vitexport_targets.coreml.package import read
+from vitexport_targets.coreml.passes import exact_passes
+from vitexport_targets.coreml.ranges import takes_half, wide_values
+from vitexport_targets.coreml.summary import first_answer
+
+#: Specification 8: int8 weights, palettes of 1 to 8 bits, w8a8; runs on every system that still gets security updates.
+DEFAULT_TARGET: CoremlTarget = "ios17"
+
+
+_PHONE = Path(__file__).parent / "phone"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is made of every source, decided once."""
+
+    ios: CoremlTarget
+    kind: inputs.Kind
+    multifunction: bool
+    """One package for all sizes, with a function each (iOS 18); else a package per size."""
+    layout: Layout | None
+
+    @classmethod
+    def of(cls, sources: Sequence[SourceModel], request: ExportRequest) -> Plan:
+        ios = request.coreml_target or DEFAULT_TARGET
+        return cls(ios, inputs.kind(sources[0], request), len(sources) > 1 and ios == "ios18", request.layout)
+
+
+@dataclass(frozen=True, eq=False)
+class _Rung:
+    """One size on its way."""
+
+    source: SourceModel
+    program: Any
+    wide: frozenset[str] = frozenset()
+    """Values that float16 cannot hold: see :mod:`.ranges`."""
+    before: str = ""
+    """What was counted of the program before its layout was changed (:mod:`.indicators`); empty where it was not."""
+
+
+def lower(traits: Traits, sources: tuple[SourceModel, ...], request: ExportRequest, into: Path) -> Artifact:
+    """Write float32, which all others are proven against, and each precision that was asked for."""
+    plan = Plan.of(sources, request)
+    with _workshop(into) as work:
+        rungs = [_rung(source, plan, work) for source in sources]
+        written = {"fp32": _write(traits.precision("fp32"), plan, rungs, work, into)}
+        others = [name for name in request.precisions if name not in written]
+        if others:
+            rungs = [_ranged(rung, single.package) for rung, single in zip(rungs, written["fp32"], strict=True)]
+        written |= {name: _write(traits.precision(name), plan, rungs, work, into) for name in others}
+    _accompany(sources, plan, into)
+    columns = [[_variant(traits.precision(name), each, into) for each in written[name]] for name in request.precisions]
+    return Artifact(tuple(zip(*columns, strict=True)), toolchain(), input_name=inputs.NAMES[plan.kind])
+
+
+@contextmanager
+def _workshop(into: Path) -> Iterator[Path]:
+    """A folder for packages on the way, on the disk that the finished ones go to."""
+    work = into / ".work"
+    work.mkdir()
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _rung(source: SourceModel, plan: Plan, work: Path) -> _Rung:
+    if plan.layout is None:
+        return _Rung(source, _decomposed(source, plan.kind))
+    with step("lower", f"coreml {source.size} in {plan.layout} layout"), quietly():
+        laid_out = recapture(source, in_ane_layout(source.module, source.name))
+        plain = _Rung(source, _decomposed(source, plan.kind))
+        package = _convert(plain, "fp16", plan, work / f"plain_{source.size}.mlpackage")
+        before = str(Indicators.of(read(package).functions["main"]))
+    return _Rung(laid_out, _decomposed(laid_out, plan.kind), before=before)
+
+
+def _decomposed(source: SourceModel, kind: inputs.Kind) -> Any:
+    """The captured program in coremltools' dialect, fed with what ``kind`` delivers."""
+    with quietly(), step("lower", f"coreml {source.size}"):
+        program = source.program.run_decompositions({})
+        drop_aliases(program)
+        if kind == "image":
+            rest = inputs.Normalisation.of(source.preprocessing).rest
+            program = inputs.divide_first_convolution(program, rest)
+        return program
+
+
+def _ranged(rung: _Rung, single: Path) -> _Rung:
+    with step("lower", f"coreml {rung.source.size} ranges"):
+        return replace(rung, wide=wide_values(single, rung.source))
+
+
+@dataclass(frozen=True)
+class _Written:
+    """A package at one size, and the noise that passes for it."""
+
+    package: Path
+    tolerance: float
+
+
+def _write(held: Precision, plan: Plan, rungs: Sequence[_Rung], work: Path, into: Path) -> list[_Written]:
+    """The package of each size; the same one for all of a multifunction ladder."""
+    with step("lower", f"coreml {held.name}"), quietly():
+        if plan.multifunction:
+            singles = [_convert(r, held.name, plan, work / package_name(held.name, r.source.size)) for r in rungs]
+            merged = _merge(singles, [rung.source.size for rung in rungs], into / package_name(held.name))
+            return _finish(merged, rungs, plan, held)
+        written = []
+        for rung in rungs:
+            path = into / package_name(held.name, rung.source.size if len(rungs) > 1 else None)
+            written += _finish(_convert(rung, held.name, plan, path), [rung], plan, held)
+        return written
+
+
+def _convert(rung: _Rung, precision: str, plan: Plan, path: Path) -> Path:
+    """``ct.convert`` with the outputs' own names, as float32. Raises ``LoweringFailed`` with the converter's words."""
+    ct, source = coremltools(), rung.source
+    try:
+        model = ct.convert(
+            rung.program,
+            inputs=[inputs.input_type(ct, source, plan.kind)],
+            outputs=[ct.TensorType(name=output.name, dtype=np.float32) for output in source.outputs],
+            minimum_deployment_target=ct.target[plan.ios.replace("ios", "iOS")],
+            compute_precision=_compute_precision(ct, precision, rung.wide),
+            pass_pipeline=exact_passes(ct),
+            skip_model_load=True,
+        )
+        model.save(str(path))
+    except Exception as error:  # coremltools raises whatever its translation raised
+        raise LoweringFailed(f"coremltools cannot take {source.name}: {first_line(error)}") from error
+    return path
+
+
+def _compute_precision(ct: Any, precision: str, wide: frozenset[str]) -> Any:
+    if precision == "fp32":
+        return ct.precision.FLOAT32
+    return ct.transform.FP16ComputePrecision(op_selector=takes_half(wide)) if wide else ct.precision.FLOAT16
+
+
+def _merge(singles: Sequence[Path], sizes: Sequence[Size], path: Path) -> Path:
+    """One package with a function for each size, the first being the default; equal weights are stored once."""
+    ct = coremltools()
+    functions = ct.utils.MultiFunctionDescriptor()
+    for single, size in zip(singles, sizes, strict=True):
+        functions.add_function(str(single), src_function_name="main", target_function_name=function_name(size))
+    functions.default_function_name = function_name(sizes[0])
+    try:
+        ct.utils.save_multifunction(functions, str(path))
+    except Exception as error:
+        raise LoweringFailed(f"coremltools cannot merge the sizes of a ladder: {first_line(error)}") from error
+    return path
+
+
+def _finish(package: Path, rungs: Sequence[_Rung], plan: Plan, held: Precision) -> list[_Written]:
+    """Labels, then what the package says of itself, which includes how it answers at each of its sizes."""
+    spec, first = sealing.read_spec(package), rungs[0].source
+    if labels.wanted(first, plan.kind):
+        labels.attach(spec, first.outputs[0].name, first.outputs[0].labels)
+    facts: dict[str, str] = {"vitexport.minimum_deployment_target": plan.ios}
+    sealing.seal(package, spec, first, facts)
+    written = []
+    for rung in rungs:
+        source = rung.source
+        answer = first_answer(package, source, "exact" if held.name == "fp32" else "fp16")
+        written.append(_Written(package, floors.tolerance(source, held, noise(answer.snr_db))))
+        facts[f"vitexport.parity.{source.size}"] = str(answer)
+        facts[tolerance_key(source.size)] = repr(written[-1].tolerance)
+        if rung.before:
+            facts[layout_key(source.size)] = rung.before
+    sealing.seal(package, spec, first, facts)
+    return written
+
+
+def _accompany(sources: Sequence[SourceModel], plan: Plan, into: Path) -> None:
+    """What a phone's developer needs beside the packages."""
+    shutil.copyfile(_PHONE / "verify.py", into / "verify.py")
+    packages = sorted(path.name for path in into.glob("*.mlpackage"))
+    (into / "MODEL_CARD.md").write_text(card(sources, plan.ios, plan.kind, packages), encoding="utf-8")
+
+
+def _variant(held: Precision, written: _Written, root: Path) -> Variant:
+    """A package is a folder: what a runtime opens is the folder of ``files[0]``."""
+    manifest = written.package / "Manifest.json"
+    rest = sorted(path for path in written.package.rglob("*") if path.is_file() and path != manifest)
+    files = tuple(path.relative_to(root).as_posix() for path in (manifest, *rest))
+    return Variant(held.name, files, written.tolerance, metric=held.metric)
