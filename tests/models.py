@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -40,6 +41,35 @@ def tiny() -> Network:
         origin="tests/models.py",
         licence="Apache-2.0",
     )
+
+
+class Roomy(nn.Module):
+    """As ``Tiny``, with layers that are large enough to be worth fewer bits; ``scale`` is what the LayerNorm undoes."""
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.scale = scale
+        self.patches = nn.Conv2d(3, 64, 8, stride=8)
+        self.norm = nn.LayerNorm(64)
+        self.hidden = nn.Linear(64, 128)
+        self.head = nn.Linear(128 * 16, 5)
+        for layer in (self.patches, self.hidden, self.head):
+            layer.weight.data = torch.randn(layer.weight.shape, generator=generator) / layer.weight[0].numel() ** 0.5
+            layer.bias.data.zero_()
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        tokens = self.norm((self.patches(pixel_values) * self.scale).flatten(2).transpose(1, 2))
+        return self.head(torch.nn.functional.gelu(self.hidden(tokens)).flatten(1))
+
+
+def roomy(scale: float = 1.0) -> Network:
+    return replace(tiny(), module=Roomy(scale))
+
+
+def roomy_and_wide() -> Network:
+    """With values that float16 cannot hold on the way."""
+    return roomy(1e6)
 
 
 class TinyMask(nn.Module):

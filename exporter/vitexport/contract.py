@@ -43,8 +43,9 @@ Meaning = Literal["logits", "features", "mask", "segmentation"]
 
 #: How an artifact is held to PyTorch. ``drift``: max|a-b| / max|b|, for precisions that only round differently.
 #: ``noise``: rms(a-b) / rms(b), for precisions that lose bits, where one pixel on a mask's edge may flip and the mask
-#: still be right. A mask's scale is its range, 1. See :mod:`vitexport.parity`.
-Metric = Literal["drift", "noise"]
+#: still be right. ``loss``: noise of precisions that change the weights, which is what the user asked for: no more than
+#: their rounding explains. A mask's scale is its range, 1. See :mod:`vitexport.parity`.
+Metric = Literal["drift", "noise", "loss"]
 
 #: ``batch``: two photos at once; ``size``: a photo at another size than the network was traced at.
 CaseKind = Literal["photo", "noise", "batch", "size"]

@@ -17,6 +17,9 @@ from vitexport.contract import Artifact, Bundle, ExportRequest, Need, Precision,
 #: Core ML's compute units, by coremltools' names; elsewhere the evaluator stands in for all of them.
 _COMPUTE_UNITS = ("cpu_only", "cpu_and_gpu", "cpu_and_ne", "all")
 
+#: Noise of half the answer's power: beyond it there is little left to speak of.
+LARGEST_LOSS = 0.707
+
 FP32 = Precision(
     "fp32",
     3.16e-6,
@@ -33,11 +36,29 @@ FP16 = Precision(
 )
 
 
+def _fewer_bits(name: str, what: str) -> Precision:
+    return Precision(
+        name,
+        LARGEST_LOSS,
+        f"{what}: four times what this network's own rounding explains, at most half the answer's power",
+        metric="loss",
+    )
+
+
+FEWER_BITS = (
+    _fewer_bits("w8", "int8 weights, a scale for each output channel"),
+    _fewer_bits("w6p", "weights from a palette of 64 values"),
+    _fewer_bits("w4", "int4 weights, a scale for each 32 (iOS 18)"),
+    _fewer_bits("w4p", "weights from a palette of 16 values"),
+    _fewer_bits("w8a8", "int8 weights and int8 activations, calibrated on photos"),
+)
+
+
 class CoreMl:
     traits = Traits(
         name="coreml",
         summary="an ML Program package for iOS and macOS, evaluated op by op where there is no Mac",
-        precisions=(FP16, FP32),
+        precisions=(FP16, FP32, *FEWER_BITS),
         providers=_COMPUTE_UNITS if sys.platform == "darwin" else ("evaluator",),
         needs=(Need("python", "coremltools", "Run: pip install 'vitexport[coreml]'"),),
         options=("coreml_target", "image_input", "layout"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from functools import cache
@@ -35,3 +36,18 @@ def quietly() -> Iterator[None]:
     with warnings.catch_warnings(), redirect_stderr(StringIO()):
         warnings.filterwarnings("ignore", category=FutureWarning, module="torch|copyreg")
         yield
+
+
+@contextmanager
+def counting_from_zero() -> Iterator[None]:
+    """coremltools numbers the values that it has no name for, on and on through a process: inside, it starts afresh, so
+    that a package does not depend on what was converted before it."""
+    coremltools()
+    from coremltools.converters.mil.mil.builder import Builder
+
+    before = Builder.name_count
+    Builder.name_count = defaultdict(int)
+    try:
+        yield
+    finally:
+        Builder.name_count = before

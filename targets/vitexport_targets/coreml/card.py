@@ -46,11 +46,21 @@ let model = try await MLModel.load(contentsOf: url, configuration: configuration
 """
 
 
+_ABOUT = {
+    "fp16": "what to ship",
+    "fp32": "the reference that the others are held to",
+    "w8": "int8 weights: half the bytes of float16, for nearly the same answers",
+    "w6p": "weights from palettes of 64 values",
+    "w4": "int4 weights in blocks of 32; try it on your own pictures first",
+    "w4p": "weights from palettes of 16 values; try it on your own pictures first",
+    "w8a8": "int8 weights and activations; try it on your own pictures first",
+}
+
+
 def card(sources: Sequence[SourceModel], ios: CoremlTarget, kind: Kind, packages: Sequence[str]) -> str:
     """Markdown."""
     first = sources[0]
-    about = {"fp16": "what to ship", "fp32": "the reference that the others are held to"}
-    rows = [f"| `{name}` | {next((a for p, a in about.items() if p in name), '')} |" for name in packages]
+    rows = [f"| `{name}` | {_ABOUT[name.removesuffix('.mlpackage').split('_')[1]]} |" for name in packages]
     return _CARD.format(
         name=first.name,
         task={"classify": "Classifier", "features": "Feature extractor", "segment": "Segmentation"}[first.task],

@@ -137,6 +137,14 @@ class Evaluator:
         """Those that run at each inference, in order: no constants and nothing that is unpacked when it loads."""
         return tuple(step.operation for step in self._steps)
 
+    def again(self, operation: Operation, values: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        """What one of :meth:`operations` makes first of other ``values``, constants among them where they are named."""
+        (step,) = (step for step in self._steps if step.operation is operation)
+        with torch.inference_mode(), _one_thread():
+            given = {name: self._held(value) for name, value in values.items()}
+            made = self._do(step, {**self._constants, **given})
+            return _array(made[operation.outputs[0].name])
+
     def constant(self, name: str) -> NDArray[Any]:
         """A constant as the program computes with it: unpacked."""
         return _array(self._constants[name])
@@ -197,12 +205,15 @@ class Evaluator:
         return self._value(constant)
 
     def _value(self, constant: Constant) -> Value:
-        data = constant.data
+        if constant.data.dtype.kind in "Uf":
+            return self._held(constant.data)
+        return torch.from_numpy(np.array(constant.data)).to(_HELD[constant.type.dtype])
+
+    def _held(self, data: NDArray[Any]) -> Value:
+        """Floats in the width that is computed in, all else as it is."""
         if data.dtype.kind == "U":
             return data
-        if data.dtype.kind != "f":
-            return torch.from_numpy(np.array(data)).to(_HELD[constant.type.dtype])
-        return torch.from_numpy(np.array(data, np.float64 if self._float == torch.float64 else np.float32))
+        return torch.from_numpy(np.array(data)).to(self._float if data.dtype.kind == "f" else None)
 
     # ------------------------------------------------------------------------------------------------- running
 

@@ -6,6 +6,10 @@ the wrong kind cannot be seen (61.95 dB). So the graph and the arithmetic are ju
     PyTorch --A-- float32 package --B-- float16 package, exact arithmetic --C-- float16 package, float16 arithmetic
 
 A and B differ by nothing but the order of float32 operations, and must agree to 110 dB; there the wrong GELU leaves 85.
+
+Of a package in fewer bits, B cannot be measured: its weights are others. It has to hold the float32 package's
+operations, on the same values and with the same constants; its packed weights must be those of the float32 package but
+for what that many bits cannot tell; and they must unpack, bit for bit, to what coremltools unpacks them to (D).
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from vitexport.contract import Case, Gate, OutputSpec, Parity, Verdict
 from vitexport_targets.coreml import labels
 from vitexport_targets.coreml.indicators import Indicators
 from vitexport_targets.coreml.mil import Function, Operation, Package
+from vitexport_targets.coreml.packed import Comparison, digest
 from vitexport_targets.coreml.rounding import to_fp16
 
 if TYPE_CHECKING:
@@ -60,6 +65,32 @@ def from_pytorch(
 def from_twin(outputs: tuple[OutputSpec, ...], answers: Sequence[Tensors], twins: Sequence[Tensors]) -> Gate:
     """B: the float16 package is the float32 one, but for its constants."""
     return _at_least("B", _FROM_TWIN, _least_snr(outputs, answers, twins), SAME_GRAPH_DB)
+
+
+def same_operations(found: Comparison) -> Gate:
+    """B, of a package in fewer bits: it is the float32 one, but for its packed weights."""
+    claim = f"the float32 package's {found.operations} operations, on the same values, with the same constants"
+    wrong = len(found.differences)
+    reason = f"{wrong} differ, the first {found.differences[0]}" if wrong else ""
+    return Gate("B", claim, "failed" if wrong else "passed", float(wrong), 0.0, "differences", reason)
+
+
+def packed_weights(found: Comparison, bits: int) -> Gate:
+    """Each is off its original by no more, on average, than evenly spaced values would be at most."""
+    share = {weight.name: weight.noise / weight.half_a_step(bits) for weight in found.weights}
+    worst = max(share, key=lambda name: np.nan_to_num(share[name], nan=np.inf), default="")
+    value = share.get(worst, float("nan"))
+    reason = "" if value <= 1 else f"'{worst}' is off by {value:.2f} of half a step" if worst else "none is packed"
+    claim = f"{len(share)} packed weights, rms in halves of a step of {bits} bits"
+    return Gate("weights", claim, "failed" if reason else "passed", value, 1.0, "", reason)
+
+
+def unpacked(package: Package, function: str, recorded: str) -> Gate:
+    """D: the constants that the program computes with are those of its twin that coremltools unpacked."""
+    same = digest(package, function) == recorded
+    reason = "" if same else "other constants than those that coremltools unpacked when the package was made"
+    claim = "constants equal the decompressed twin's, bit for bit"
+    return Gate("D", claim, "passed" if same else "failed", float(not same), 0.0, reason=reason)
 
 
 def arithmetic(

@@ -14,7 +14,7 @@ import numpy as np
 
 from vitexport.contract import INPUT_NAME, ExportRequest, Preprocessing, SourceModel
 from vitexport.errors import BadRequest, LoweringFailed
-from vitexport_targets.coreml.mil import Feature
+from vitexport_targets.coreml.mil import Feature, Package
 
 if TYPE_CHECKING:
     from vitexport.contract import Image, Tensor
@@ -119,6 +119,12 @@ def fed(feature: Feature, pixel_values: Tensor, how: Preprocessing) -> Tensor:
     if feature.kind != "image":
         return pixel_values
     return pixels(pixel_values, how).transpose(2, 0, 1)[None].astype(np.float32)
+
+
+def feed(package: Package, function: str, pixel_values: Tensor, how: Preprocessing) -> dict[str, Tensor]:
+    """``fed`` for the one input of a package's function, by its name."""
+    (feature,) = package.interfaces[function].inputs
+    return {feature.name: fed(feature, pixel_values, how)}
 
 
 def pixels(pixel_values: Tensor, how: Preprocessing) -> Image:

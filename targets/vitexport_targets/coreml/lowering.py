@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,21 +23,28 @@ from vitexport.contract import (
     Traits,
     Variant,
 )
-from vitexport.errors import LoweringFailed
+from vitexport.errors import LoweringFailed, RuntimeUnavailable
 from vitexport.parity import noise
+from vitexport.preprocess import preprocess
 from vitexport.progress import step
+from vitexport.quantize.calibration import calibration
 from vitexport_targets._onnx_graph import first_line
-from vitexport_targets.coreml import floors, inputs, labels, sealing
+from vitexport_targets.coreml import compression, floors, inputs, labels, sealing
 from vitexport_targets.coreml.alias import drop_aliases
 from vitexport_targets.coreml.ane import in_ane_layout
-from vitexport_targets.coreml.apple import coremltools, quietly, toolchain
+from vitexport_targets.coreml.apple import coremltools, counting_from_zero, quietly, toolchain
 from vitexport_targets.coreml.card import card
 from vitexport_targets.coreml.indicators import Indicators
-from vitexport_targets.coreml.names import function_name, layout_key, package_name, tolerance_key
+from vitexport_targets.coreml.names import function as function_of
+from vitexport_targets.coreml.names import function_name, layout_key, package_name, tolerance_key, unpacked_key
 from vitexport_targets.coreml.package import read
+from vitexport_targets.coreml.packed import digest
 from vitexport_targets.coreml.passes import exact_passes
 from vitexport_targets.coreml.ranges import takes_half, wide_values
 from vitexport_targets.coreml.summary import first_answer
+
+if TYPE_CHECKING:
+    from vitexport.contract import Tensors
 
 #: Specification 8: int8 weights, palettes of 1 to 8 bits, w8a8; runs on every system that still gets security updates.
 DEFAULT_TARGET: CoremlTarget = "ios17"
@@ -70,6 +77,10 @@ class _Rung:
     program: Any
     wide: frozenset[str] = frozenset()
     """Values that float16 cannot hold: see :mod:`.ranges`."""
+    single: Path | None = None
+    """The finished float32 package, which all others are held to."""
+    half: Path | None = None
+    """The float16 package, which all but float32 start from."""
     before: str = ""
     """What was counted of the program before its layout was changed (:mod:`.indicators`); empty where it was not."""
 
@@ -77,12 +88,14 @@ class _Rung:
 def lower(traits: Traits, sources: tuple[SourceModel, ...], request: ExportRequest, into: Path) -> Artifact:
     """Write float32, which all others are proven against, and each precision that was asked for."""
     plan = Plan.of(sources, request)
+    compression.check(request.precisions, plan.ios)
     with _workshop(into) as work:
         rungs = [_rung(source, plan, work) for source in sources]
         written = {"fp32": _write(traits.precision("fp32"), plan, rungs, work, into)}
         others = [name for name in request.precisions if name not in written]
         if others:
-            rungs = [_ranged(rung, single.package) for rung, single in zip(rungs, written["fp32"], strict=True)]
+            singles = [each.package for each in written["fp32"]]
+            rungs = [_halved(rung, single, plan, work) for rung, single in zip(rungs, singles, strict=True)]
         written |= {name: _write(traits.precision(name), plan, rungs, work, into) for name in others}
     _accompany(sources, plan, into)
     columns = [[_variant(traits.precision(name), each, into) for each in written[name]] for name in request.precisions]
@@ -122,9 +135,12 @@ def _decomposed(source: SourceModel, kind: inputs.Kind) -> Any:
         return program
 
 
-def _ranged(rung: _Rung, single: Path) -> _Rung:
-    with step("lower", f"coreml {rung.source.size} ranges"):
-        return replace(rung, wide=wide_values(single, rung.source))
+def _halved(rung: _Rung, single: Path, plan: Plan, work: Path) -> _Rung:
+    size = rung.source.size
+    with step("lower", f"coreml {size} ranges"):
+        rung = replace(rung, single=single, wide=wide_values(single, rung.source))
+    with step("lower", f"coreml {size} fp16"), quietly():
+        return replace(rung, half=_convert(rung, "fp16", plan, work / f"half_{size}.mlpackage"))
 
 
 @dataclass(frozen=True)
@@ -139,29 +155,69 @@ def _write(held: Precision, plan: Plan, rungs: Sequence[_Rung], work: Path, into
     """The package of each size; the same one for all of a multifunction ladder."""
     with step("lower", f"coreml {held.name}"), quietly():
         if plan.multifunction:
-            singles = [_convert(r, held.name, plan, work / package_name(held.name, r.source.size)) for r in rungs]
+            singles = [_make(r, held.name, plan, work / package_name(held.name, r.source.size)) for r in rungs]
             merged = _merge(singles, [rung.source.size for rung in rungs], into / package_name(held.name))
             return _finish(merged, rungs, plan, held)
         written = []
         for rung in rungs:
             path = into / package_name(held.name, rung.source.size if len(rungs) > 1 else None)
-            written += _finish(_convert(rung, held.name, plan, path), [rung], plan, held)
+            written += _finish(_make(rung, held.name, plan, path), [rung], plan, held)
         return written
+
+
+def _make(rung: _Rung, precision: str, plan: Plan, path: Path) -> Path:
+    """One size in one precision, at ``path``; where bits are saved, its unpacked twin beside the float16 package."""
+    if rung.half is None:
+        return _convert(rung, precision, plan, path)
+    if precision == "fp16":
+        return shutil.copytree(rung.half, path)
+    recipe = compression.RECIPES[precision]
+    if recipe.activations and rung.wide:
+        raise LoweringFailed(
+            f"{rung.source.name} has values beyond float16, and coremltools keeps the ranges of eight-bit activations "
+            f"in it. Ask for w8 instead of {precision}."
+        )
+    samples = _samples(rung) if recipe.activations else ()
+    with _evaluated(precision):
+        compression.compress(rung.half, precision, plan.ios, samples, path, _twin(rung, precision))
+    return path
+
+
+@contextmanager
+def _evaluated(precision: str) -> Iterator[None]:
+    """Inside, the evaluator must know the program: fewer bits are chosen, calibrated and held by what it sees."""
+    try:
+        yield
+    except RuntimeUnavailable as reason:
+        raise LoweringFailed(f"{precision} cannot be made of a program that cannot be evaluated: {reason}") from reason
+
+
+def _twin(rung: _Rung, precision: str) -> Path:
+    assert rung.half is not None
+    return rung.half.with_name(f"unpacked_{precision}_{rung.source.size}.mlpackage")
+
+
+def _samples(rung: _Rung) -> list[Tensors]:
+    """Pictures to calibrate on, by the input's name."""
+    assert rung.half is not None
+    how, half = rung.source.preprocessing, read(rung.half)
+    return [inputs.feed(half, "main", picture, how) for picture in calibration(rung.source.probes, how).pictures]
 
 
 def _convert(rung: _Rung, precision: str, plan: Plan, path: Path) -> Path:
     """``ct.convert`` with the outputs' own names, as float32. Raises ``LoweringFailed`` with the converter's words."""
     ct, source = coremltools(), rung.source
     try:
-        model = ct.convert(
-            rung.program,
-            inputs=[inputs.input_type(ct, source, plan.kind)],
-            outputs=[ct.TensorType(name=output.name, dtype=np.float32) for output in source.outputs],
-            minimum_deployment_target=ct.target[plan.ios.replace("ios", "iOS")],
-            compute_precision=_compute_precision(ct, precision, rung.wide),
-            pass_pipeline=exact_passes(ct),
-            skip_model_load=True,
-        )
+        with counting_from_zero():
+            model = ct.convert(
+                rung.program,
+                inputs=[inputs.input_type(ct, source, plan.kind)],
+                outputs=[ct.TensorType(name=output.name, dtype=np.float32) for output in source.outputs],
+                minimum_deployment_target=ct.target[plan.ios.replace("ios", "iOS")],
+                compute_precision=_compute_precision(ct, precision, rung.wide),
+                pass_pipeline=exact_passes(ct),
+                skip_model_load=True,
+            )
         model.save(str(path))
     except Exception as error:  # coremltools raises whatever its translation raised
         raise LoweringFailed(f"coremltools cannot take {source.name}: {first_line(error)}") from error
@@ -199,13 +255,26 @@ def _finish(package: Path, rungs: Sequence[_Rung], plan: Plan, held: Precision) 
     for rung in rungs:
         source = rung.source
         answer = first_answer(package, source, "exact" if held.name == "fp32" else "fp16")
-        written.append(_Written(package, floors.tolerance(source, held, noise(answer.snr_db))))
+        if held.metric == "loss":
+            with _evaluated(held.name):
+                written.append(_Written(package, _explained_loss(package, rung, held)))
+                facts[unpacked_key(source.size)] = digest(read(_twin(rung, held.name)), "main")
+        else:
+            written.append(_Written(package, floors.tolerance(source, held, noise(answer.snr_db))))
         facts[f"vitexport.parity.{source.size}"] = str(answer)
         facts[tolerance_key(source.size)] = repr(written[-1].tolerance)
         if rung.before:
             facts[layout_key(source.size)] = rung.before
     sealing.seal(package, spec, first, facts)
     return written
+
+
+def _explained_loss(package: Path, rung: _Rung, held: Precision) -> float:
+    assert rung.single is not None
+    how, found = rung.source.preprocessing, read(package)
+    function = function_of(found, rung.source.size)
+    picture = inputs.feed(found, function, preprocess(rung.source.probes[0].image, how), how)
+    return floors.explained_loss(found, read(rung.single), function, picture, held)
 
 
 def _accompany(sources: Sequence[SourceModel], plan: Plan, into: Path) -> None:

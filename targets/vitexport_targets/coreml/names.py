@@ -23,6 +23,11 @@ def tolerance_key(size: Size) -> str:
     return f"vitexport.tolerance.{size}"
 
 
+def unpacked_key(size: Size) -> str:
+    """Where a package in fewer bits keeps the digest of its constants as coremltools unpacked them."""
+    return f"vitexport.unpacked_sha256.{size}"
+
+
 def layout_key(size: Size) -> str:
     """Where a package whose layout was changed keeps what was counted before."""
     return f"vitexport.layout_before.{size}"

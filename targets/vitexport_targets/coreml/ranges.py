@@ -38,12 +38,11 @@ def wide_values(package: Path, source: SourceModel) -> frozenset[str]:
 
     stored = read(package)
     function = names.function(stored, source.size)
-    (feature,) = stored.interfaces[function].inputs
     try:
         evaluator = Evaluator(stored, function)
         for probe in source.probes:
             pixel_values = preprocess(probe.image, source.preprocessing)
-            evaluator.run({feature.name: inputs.fed(feature, pixel_values, source.preprocessing)}, watch)
+            evaluator.run(inputs.feed(stored, function, pixel_values, source.preprocessing), watch)
     except RuntimeUnavailable:  # the proof says so; what could not be seen cannot be kept
         return frozenset()
     return frozenset(found)

@@ -15,10 +15,12 @@ from vitexport.bench import cpu_name
 from vitexport.contract import Bundle, Case, Device, Gate, Parity, Placement, Run
 from vitexport.errors import BadRequest
 from vitexport_targets.coreml import gates, inputs, labels, names
+from vitexport_targets.coreml.compression import RECIPES
 from vitexport_targets.coreml.evaluator import Evaluator
 from vitexport_targets.coreml.indicators import Indicators
 from vitexport_targets.coreml.mil import Package
 from vitexport_targets.coreml.package import read
+from vitexport_targets.coreml.packed import compare
 
 if TYPE_CHECKING:
     from vitexport.contract import Tensor, Tensors
@@ -74,14 +76,14 @@ class EvaluatorSession:
             if name in self.taps:
                 tapped[name] = value
 
-        fed = self._fed(self.package, pixel_values)
+        fed = inputs.feed(self.package, self.function, pixel_values, self.bundle.rung.preprocessing)
         start = time.perf_counter()
         self._latest = self.evaluator.run(fed, watch)
         ms = (time.perf_counter() - start) * 1000
         return Run({o.name: self._latest[o.name] for o in self.bundle.rung.outputs} | tapped, ms)
 
     def gates(self, cases: Sequence[Case], answers: Sequence[Tensors], judged: Parity) -> tuple[Gate, ...]:
-        """A to C (see :mod:`.gates`), the label where there is one, and coremltools' opinion of the types."""
+        """A to D (see :mod:`.gates`), the label where there is one, and coremltools' opinion of the types."""
         if judged.snr_db is None:  # malformed answers: there is nothing to compare
             return ()
         outputs = self.bundle.rung.outputs
@@ -98,7 +100,7 @@ class EvaluatorSession:
         tolerance = float(twin.metadata[names.tolerance_key(self.bundle.rung.size)])
         return (
             gates.from_pytorch(outputs, self._exact(twin, cases), references, tolerance),
-            gates.from_twin(outputs, *self._graphs(twin, [cases[0], cases[-1]])),
+            *self._same_network(twin, cases),
             gates.arithmetic(judged, outputs, cases, answers),
             gates.headroom(self._largest),
             *further,
@@ -113,9 +115,23 @@ class EvaluatorSession:
         self._largest.clear()
         self._latest.clear()
 
+    def _same_network(self, twin: Package, cases: Sequence[Case]) -> list[Gate]:
+        """That this package is the float32 one in fewer bits."""
+        if self.precision not in RECIPES:
+            return [gates.from_twin(self.bundle.rung.outputs, *self._graphs(twin, [cases[0], cases[-1]]))]
+        found = compare(self.package, twin, self.function)
+        recorded = self.package.metadata.get(names.unpacked_key(self.bundle.rung.size), "")
+        return [
+            gates.same_operations(found),
+            gates.packed_weights(found, RECIPES[self.precision].bits),
+            gates.unpacked(self.package, self.function, recorded),
+        ]
+
     def _exact(self, package: Package, cases: Sequence[Case]) -> list[Tensors]:
         evaluator = Evaluator(package, self.function)
-        return [self._outputs(evaluator.run(self._fed(package, case.pixel_values))) for case in cases]
+        how = self.bundle.rung.preprocessing
+        fed = (inputs.feed(package, self.function, case.pixel_values, how) for case in cases)
+        return [self._outputs(evaluator.run(each)) for each in fed]
 
     def _graphs(self, twin: Package, cases: Sequence[Case]) -> tuple[list[Tensors], list[Tensors]]:
         """The variant and its twin on the same float16 constants, both in exact arithmetic."""
@@ -123,7 +139,3 @@ class EvaluatorSession:
 
     def _outputs(self, answer: Tensors) -> Tensors:
         return {output.name: answer[output.name] for output in self.bundle.rung.outputs}
-
-    def _fed(self, package: Package, pixel_values: Tensor) -> dict[str, Tensor]:
-        (feature,) = package.interfaces[self.function].inputs
-        return {feature.name: inputs.fed(feature, pixel_values, self.bundle.rung.preprocessing)}

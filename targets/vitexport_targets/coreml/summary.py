@@ -39,8 +39,7 @@ def first_answer(package: Path, source: SourceModel, arithmetic: Arithmetic) -> 
     function = names.function(found, source.size)
     probe = source.probes[0]
     pixel_values = preprocess(probe.image, source.preprocessing)
-    (feature,) = found.interfaces[function].inputs
-    fed = {feature.name: inputs.fed(feature, pixel_values, source.preprocessing)}
+    fed = inputs.feed(found, function, pixel_values, source.preprocessing)
     try:
         answer = Evaluator(found, function, arithmetic=arithmetic).run(fed)
     except RuntimeUnavailable as reason:

@@ -112,7 +112,7 @@ def judge(
 
 
 def off(answer: Any, true: Any, metric: str, meaning: str) -> float:
-    """drift: max|a-b| / max|b|; noise: rms(a-b) / rms(b). A mask's scale is its range, 1. NaN is infinitely far off."""
+    """drift: max|a-b| / max|b|; noise, loss: rms(a-b) / rms(b). A mask's scale is its range. NaN is infinitely far."""
     a, b = np.asarray(answer, np.float64).reshape(true.shape), true.astype(np.float64)
     size = np.max if metric == "drift" else lambda values: np.sqrt(np.mean(np.square(values)))
     found = float(size(np.abs(a - b)) / (1.0 if meaning == "mask" else float(size(np.abs(b))) or 1.0))

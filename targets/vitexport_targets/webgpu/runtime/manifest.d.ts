@@ -83,7 +83,7 @@ export interface Variant {
   files: string[];
   tolerance: number;
   requires: string[];
-  metric: 'drift' | 'noise';
+  metric: 'drift' | 'loss' | 'noise';
 }
 /**
  * A photo, the tensor PyTorch made of it and what PyTorch answered: a bundle carries its own exam.

@@ -1,0 +1,120 @@
+"""Float16 packages with weights in fewer bits, and activations in eight: how each precision is made.
+
+coremltools does the work (``coremltools.optimize.coreml``); here is what is asked of it, and what it passes over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vitexport.contract import CoremlTarget
+from vitexport.errors import BadRequest, LoweringFailed
+from vitexport_targets._onnx_graph import first_line
+from vitexport_targets.coreml.apple import coremltools, counting_from_zero, quietly
+from vitexport_targets.coreml.calibration import calibrated, ranges
+
+if TYPE_CHECKING:
+    from vitexport.contract import Tensors
+
+#: Weights that share a scale, along a row: Apple's own recommendation for 4 bits
+#: (https://apple.github.io/coremltools/docs-guides/source/opt-quantization-perf.html).
+BLOCK = 32
+
+#: Output channels that share a palette.
+GROUP = 16
+
+
+@dataclass(frozen=True)
+class Recipe:
+    bits: int
+    """Of a weight."""
+    since: CoremlTarget
+    """The oldest system whose Core ML knows the form."""
+    compress: Callable[[Any, CoremlTarget], Any]
+    """``MLModel`` -> ``MLModel``."""
+    instead: str = ""
+    """What to ask for on an older system."""
+    activations: bool = False
+    """Whether activations are taken through eight bits as well, which needs their ranges."""
+
+
+def _linear(model: Any, **options: Any) -> Any:
+    """Symmetric, one scale for each output channel unless ``options`` say otherwise."""
+    import coremltools.optimize.coreml as cto
+
+    config = cto.OpLinearQuantizerConfig(mode="linear_symmetric", **options)
+    return cto.linear_quantize_weights(model, cto.OptimizationConfig(global_config=config))
+
+
+def _palette(model: Any, bits: int, ios: CoremlTarget) -> Any:
+    """The values that k-means finds; from iOS 18 on a palette for every few channels, before that one for a weight.
+    What those groups do not divide gets one palette."""
+    import coremltools.optimize.coreml as cto
+
+    def palettes(model: Any, **options: Any) -> Any:
+        config = cto.OpPalettizerConfig(mode="kmeans", nbits=bits, **options)
+        return cto.palettize_weights(model, cto.OptimizationConfig(global_config=config))
+
+    if ios == "ios18":
+        model = palettes(model, granularity="per_grouped_channel", group_size=GROUP)
+    return palettes(model)
+
+
+def _w8(model: Any, ios: CoremlTarget) -> Any:
+    return _linear(model)
+
+
+def _w4(model: Any, ios: CoremlTarget) -> Any:
+    """A patch embedding's three input channels are no block of 32: what cannot be cut becomes int8."""
+    return _linear(_linear(model, dtype="int4", granularity="per_block", block_size=BLOCK))
+
+
+RECIPES = {
+    "w8": Recipe(8, "ios16", _w8),
+    "w6p": Recipe(6, "ios16", lambda model, ios: _palette(model, 6, ios)),
+    "w4p": Recipe(4, "ios16", lambda model, ios: _palette(model, 4, ios)),
+    "w4": Recipe(4, "ios18", _w4, instead="w4p, a palette of 16 values"),
+    "w8a8": Recipe(8, "ios17", _w8, instead="w8, whose arithmetic is float16", activations=True),
+}
+
+
+def check(precisions: Sequence[str], ios: CoremlTarget) -> None:
+    """Raises ``BadRequest`` where a precision is newer than the system that is to be supported."""
+    for name in precisions:
+        recipe = RECIPES.get(name)
+        if recipe and ios < recipe.since:
+            raise BadRequest(
+                f"Core ML has {name} since iOS {recipe.since[3:]}, and the package is to run on iOS {ios[3:]}. "
+                f"Add --coreml-target {recipe.since}, or ask for {recipe.instead}."
+            )
+
+
+def compress(half: Path, precision: str, ios: CoremlTarget, samples: Sequence[Tensors], path: Path, twin: Path) -> None:
+    """The float16 package ``half`` in fewer bits at ``path``, and at ``twin`` what coremltools unpacks it to.
+
+    ``samples`` are pictures by input name, for a precision that must know the ranges of activations.
+    Raises ``LoweringFailed`` with coremltools' words, ``RuntimeUnavailable`` where the evaluator cannot calibrate.
+    """
+    ct, recipe = coremltools(), RECIPES[precision]
+    measured = ranges(half, samples) if recipe.activations else {}
+    try:
+        with quietly(), counting_from_zero():
+            model = ct.models.MLModel(str(half), skip_model_load=True)
+            if recipe.activations:
+                with calibrated(measured):
+                    model = _eight_bit_activations(model, list(samples))
+            model = recipe.compress(model, ios)
+            model.save(str(path))
+            ct.optimize.coreml.decompress_weights(model).save(str(twin))
+    except Exception as error:  # coremltools raises whatever its passes raised
+        raise LoweringFailed(f"coremltools cannot make {precision} of {half.name}: {first_line(error)}") from error
+
+
+def _eight_bit_activations(model: Any, samples: list[Tensors]) -> Any:
+    import coremltools.optimize.coreml as cto
+
+    config = cto.OptimizationConfig(global_config=cto.OpLinearQuantizerConfig(mode="linear_symmetric"))
+    return cto.linear_quantize_activations(model, config, samples)
