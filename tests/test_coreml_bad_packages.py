@@ -222,6 +222,13 @@ BAD = {
     "an op that lacks an operand": (
         spec(lambda m: operation(m, "conv").inputs.pop("weight")), "conv (stem) lacks its 'weight'"
     ),
+    "an op whose name breaks the line": (
+        spec(lambda m: setattr(operation(m, "gelu"), "type", "gelu\nhello")), "has a name with control characters"
+    ),
+    "an attribute whose name breaks the line": (
+        spec(lambda m: operation(m, "gelu").inputs["\x0emode"].CopyFrom(operation(m, "gelu").inputs["mode"])),
+        "has a name with control characters",
+    ),
     "a shape that is not what the op makes": (
         spec(lambda m: setattr(side(m, "transpose", 1), "size", 9)),
         "transpose (moved) declares float16[1, 9, 8, 8] and makes [1, 8, 8, 8]",

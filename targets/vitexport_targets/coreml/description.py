@@ -36,8 +36,8 @@ class Description:
 def read(message: Message) -> Description:
     """A ``ModelDescription``; a package of one function describes it without naming it."""
     described = message.messages(20, "a function's description")
-    interfaces = {f.text(1, "a function's name"): _interface(f, 2, 3, 4, 5) for f in described}
-    default = message.text(21, "the default function's name") or _MAIN
+    interfaces = {f.name(1, "a function's name"): _interface(f, 2, 3, 4, 5) for f in described}
+    default = message.name(21, "the default function's name") or _MAIN
     if not described:
         interfaces = {default: _interface(message, 1, 10, 11, 12)}
     return Description(interfaces, default, _metadata(message.message(100, "the metadata")))
@@ -47,13 +47,13 @@ def _interface(message: Message, inputs: int, outputs: int, label: int, probabil
     return Interface(
         tuple(_feature(m) for m in message.messages(inputs, "an input's description")),
         tuple(_feature(m) for m in message.messages(outputs, "an output's description")),
-        message.text(label, "the name of the predicted feature"),
-        message.text(probabilities, "the name of the probabilities"),
+        message.name(label, "the name of the predicted feature"),
+        message.name(probabilities, "the name of the probabilities"),
     )
 
 
 def _feature(message: Message) -> Feature:
-    name = message.text(1, "a feature's name")
+    name = message.name(1, "a feature's name")
     kinds = message.message(3, f"the type of '{name}'")
     if _IMAGE in kinds:
         return _image(name, kinds.message(_IMAGE, f"the image type of '{name}'"))
@@ -103,4 +103,4 @@ def _ints(message: Message, number: int, what: str) -> tuple[int, ...]:
 def _metadata(message: Message) -> dict[str, str]:
     own = {key: message.text(n, f"the metadata's {key}") for n, key in _METADATA.items() if n in message}
     entries = message.messages(100, "a metadata entry")
-    return own | {e.text(1, "a metadata key"): e.text(2, "a metadata value") for e in entries}
+    return own | {e.name(1, "a metadata key"): e.text(2, "a metadata value") for e in entries}

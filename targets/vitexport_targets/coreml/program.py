@@ -68,7 +68,7 @@ def functions(program: Message, weights: Weights) -> dict[str, Function]:
 
 
 def _function(name: str, message: Message, weights: Weights) -> Function:
-    opset = message.text(2, f"the opset of '{name}'")
+    opset = message.name(2, f"the opset of '{name}'")
     blocks = message.mapping(3, f"the block of '{name}'")
     if opset not in blocks:
         raise BadPackage(f"Function '{name}' is for opset '{opset}', and has no block for it. Export it again.")
@@ -78,12 +78,12 @@ def _function(name: str, message: Message, weights: Weights) -> Function:
         opset,
         tuple(_named(m, f"an input of '{name}'") for m in message.messages(1, f"an input of '{name}'")),
         tuple(_operation(m, weights) for m in block.messages(3, f"an operation of '{name}'")),
-        tuple(block.texts(2, f"an output of '{name}'")),
+        tuple(block.names(2, f"an output of '{name}'")),
     )
 
 
 def _operation(message: Message, weights: Weights) -> Operation:
-    kind = message.text(1, "an operation's type")
+    kind = message.name(1, "an operation's type")
     outputs = tuple(_named(m, f"an output of '{kind}'") for m in message.messages(3, f"an output of '{kind}'"))
     who = f"{kind} ({outputs[0].name if outputs else '-'})"
     inputs = {
@@ -109,14 +109,14 @@ def _walk(block: Message) -> None:
 def _binding(message: Message, weights: Weights, what: str) -> Binding:
     if 2 in message:
         return constant(message.message(2, what), weights, what)
-    name = message.text(1, what)
+    name = message.name(1, what)
     if not name:
         raise BadPackage(f"{what} is bound to nothing. Export the model again.")
     return name
 
 
 def _named(message: Message, what: str) -> Named:
-    name = message.text(1, what)
+    name = message.name(1, what)
     if not name:
         raise BadPackage(f"{what[:1].upper()}{what[1:]} has no name. Export the model again.")
     return Named(name, value_type(message.message(2, f"the type of '{name}'"), name))
@@ -178,7 +178,7 @@ def constant(message: Message, weights: Weights, what: str) -> Constant:
 
 
 def _stored(message: Message, declared: ValueType, weights: Weights, what: str) -> Constant:
-    file, offset = message.text(1, what), message.integer(2, what)
+    file, offset = message.name(1, what), message.integer(2, what)
     shape = _fixed(declared, what)
     if declared.kind != "tensor" or declared.dtype not in ELEMENT_TYPES:
         raise BadPackage(f"{what} is a {declared} in a weight file, where only numbers are kept. Export it again.")

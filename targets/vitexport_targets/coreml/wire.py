@@ -72,14 +72,22 @@ class Message:
         """``map<string, Message>``: entries with the key in field 1 and the value in field 2."""
         entries: dict[str, Message] = {}
         for entry in self.messages(number, what):
-            key = entry.text(1, what)
+            key = entry.name(1, what)
             if key in entries:
                 raise BadPackage(f"{_sentence(what)} '{key}' is there twice; the model is damaged. Export it again.")
             entries[key] = entry.message(2, f"{what} '{key}'")
         return entries
 
     def text(self, number: int, what: str) -> str:
+        """Of any kind: a label, a line of metadata."""
         return _decoded(self._bytes(number, what), what)
+
+    def name(self, number: int, what: str) -> str:
+        """Text without control characters, which would break the sentences that quote it."""
+        return _printable(self.text(number, what), what)
+
+    def names(self, number: int, what: str) -> list[str]:
+        return [_printable(text, what) for text in self.texts(number, what)]
 
     def texts(self, number: int, what: str) -> list[str]:
         return [_decoded(self._as_bytes(v, what), what) for v in self._fields.get(number, ())]
@@ -180,6 +188,12 @@ def _decoded(content: memoryview, what: str) -> str:
         return bytes(content).decode("utf-8")
     except UnicodeDecodeError as error:
         raise BadPackage(f"{_sentence(what)} is not UTF-8 text. {_AGAIN}") from error
+
+
+def _printable(text: str, what: str) -> str:
+    if not text.isprintable():
+        raise BadPackage(f"{_sentence(what)} has a name with control characters. {_AGAIN}")
+    return text
 
 
 _AGAIN = "The model is damaged: export it again."
