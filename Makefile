@@ -21,7 +21,7 @@ setup: $(VENV)/.installed web-demo/node_modules/.installed $(VENV)/.browser
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "vitexport needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1). Run: make PYTHON=python3.12 ..."; exit 3; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[webgpu,coreml,hub,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[webgpu,coreml,tflite,hub,dev]'
 	@touch $@
 
 %/node_modules/.installed: %/package-lock.json

@@ -20,6 +20,7 @@ from PIL import Image
 from conftest import TESTS, TINY, TINY_MASK, Command
 from vitexport import ExportRequest, Size, capture, export, parity, photos, pipeline, proof, registry
 from vitexport import bundle as bundles
+from vitexport import preprocess as preprocessing
 from vitexport.bundle import read_golden
 from vitexport.contract import Bundle, Preprocessing, Report, SourceModel
 from vitexport.errors import BadRequest, LoweringFailed, RuntimeUnavailable
@@ -108,7 +109,7 @@ def test_a_photo_goes_in_as_it_is_and_comes_out_as_pytorchs_answer(tiny: tuple[R
     (feature,) = package.inputs
     assert (feature.name, feature.kind, feature.colour, feature.shape) == ("image", "image", "RGB", (3, 32, 32))
     case = read_golden(bundle)[0]
-    pixels = inputs.pixels(case.pixel_values, bundle.rung.preprocessing)
+    pixels = preprocessing.pixels(case.pixel_values, bundle.rung.preprocessing)
     answer = Evaluator(package).run({"image": pixels.transpose(2, 0, 1)[None].astype(np.float32)})
     assert parity.snr_db(answer["logits"], case.reference["logits"]) >= 55
 
@@ -138,7 +139,7 @@ def test_deviations_that_differ_by_channel_go_into_the_first_convolution_exactly
     evaluator = Evaluator(read(tmp_path / "model_fp32.mlpackage"))
     for probe in PHOTOS:
         pixel_values = preprocess(probe.image, IMAGENET)
-        pixels = inputs.pixels(pixel_values, IMAGENET).transpose(2, 0, 1)[None].astype(np.float32)
+        pixels = preprocessing.pixels(pixel_values, IMAGENET).transpose(2, 0, 1)[None].astype(np.float32)
         true = made.forward(pixel_values)["logits"]
         assert parity.snr_db(evaluator.run({"image": pixels})["logits"], true) >= 110
 
@@ -156,10 +157,10 @@ def test_a_picture_that_goes_into_no_convolution_is_refused_with_the_way_out(tmp
 def test_pixels_are_restored_to_the_last_one_and_nothing_else_passes_for_a_picture():
     for probe in PHOTOS:
         pixel_values = preprocess(probe.image, IMAGENET)
-        again = preprocess(inputs.pixels(pixel_values, IMAGENET), IMAGENET)
+        again = preprocess(preprocessing.pixels(pixel_values, IMAGENET), IMAGENET)
         np.testing.assert_array_equal(again, pixel_values)
     with pytest.raises(BadRequest, match="no normalised uint8 picture"):
-        inputs.pixels(pixel_values + 0.003, IMAGENET)
+        preprocessing.pixels(pixel_values + 0.003, IMAGENET)
 
 
 def test_a_tensor_input_keeps_the_normalised_batch_and_has_no_labels(tmp_path: Path):

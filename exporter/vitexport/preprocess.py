@@ -8,9 +8,13 @@ import numpy as np
 from PIL import Image as PILImage
 
 from vitexport.contract import Preprocessing, Size
+from vitexport.errors import BadRequest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+#: A photo's pixels are whole numbers; what is further from one was never a photo.
+_WHOLE = 0.01
 
 _FILTERS = {
     "nearest": PILImage.Resampling.NEAREST,
@@ -73,3 +77,17 @@ def _normalised(image: NDArray[np.uint8], how: Preprocessing) -> NDArray[np.floa
     mean, std = np.array(how.mean, dtype=np.float32), np.array(how.std, dtype=np.float32)
     normalised: NDArray[np.float32] = (unit - mean) / std
     return normalised.transpose(2, 0, 1)
+
+
+def pixels(pixel_values: NDArray[np.float32], how: Preprocessing) -> NDArray[np.uint8]:
+    """(1, 3, H, W) float32, as :func:`preprocess` made it -> the uint8 (H, W, 3) it came from.
+
+    Raises ``BadRequest`` where it did not come from one.
+    """
+    mean, std = (np.array(each, np.float64).reshape(3, 1, 1) for each in (how.mean, how.std))
+    restored = (pixel_values[0].astype(np.float64) * std + mean) * 255
+    whole = np.rint(restored)
+    if pixel_values.shape[0] != 1 or whole.min() < 0 or whole.max() > 255 or np.abs(restored - whole).max() > _WHOLE:
+        raise BadRequest("This artifact takes a picture; what it was given is no normalised uint8 picture.")
+    picture: NDArray[np.uint8] = whole.astype(np.uint8).transpose(1, 2, 0)
+    return picture

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from vitexport.contract import INPUT_NAME, Precision, SourceModel
+from vitexport.contract import INPUT_NAME, SourceModel
 from vitexport.errors import BadRequest, LoweringFailed
 from vitexport.manifest import metadata
 from vitexport.progress import step
@@ -28,19 +28,6 @@ LARGEST_PROTOBUF = 2**31 - 2**20
 
 #: Smaller tensors stay in the graph, as onnx's own writer does: shape inference must be able to read shapes.
 INLINE_BELOW = 1024
-
-FP32 = Precision(
-    "fp32",
-    1e-4,
-    "1,700 float32 roundings (2^-24) that all add up; a ViT's are a few hundred and mostly cancel: measured 1e-6",
-)
-
-FP16 = Precision(
-    "fp16",
-    8e-3,
-    "float16 rounds 2^13 times as coarsely as float32, whose rounding moves these networks by 1e-6 (42 dB SNR)",
-    metric="noise",
-)
 
 TOOLCHAIN = ("torch", "onnx", "onnxscript", "onnxsim")
 

@@ -24,7 +24,7 @@ from vitexport.contract import (
     Variant,
 )
 from vitexport_targets import _onnx_graph
-from vitexport_targets._onnx_graph import FP16, FP32
+from vitexport_targets._precisions import FP16, FP32
 
 #: transformers.js names files by precision: https://huggingface.co/docs/transformers.js/guides/dtypes
 _FILES = {"fp32": "onnx/model.onnx", "fp16": "onnx/model_fp16.onnx"}

@@ -13,19 +13,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from vitexport.contract import INPUT_NAME, ExportRequest, Preprocessing, SourceModel
-from vitexport.errors import BadRequest, LoweringFailed
+from vitexport.errors import LoweringFailed
+from vitexport.preprocess import pixels
 from vitexport_targets.coreml.mil import Feature, Package
 
 if TYPE_CHECKING:
-    from vitexport.contract import Image, Tensor
+    from vitexport.contract import Tensor
 
 Kind = Literal["image", "tensor"]
 
 #: What an input of each kind is called, in the package and in the manifest.
 NAMES: dict[Kind, str] = {"image": "image", "tensor": INPUT_NAME}
-
-#: A photo's pixels are whole numbers; what is further from one was never a photo.
-_WHOLE = 0.01
 
 
 def kind(source: SourceModel, request: ExportRequest) -> Kind:
@@ -125,17 +123,3 @@ def feed(package: Package, function: str, pixel_values: Tensor, how: Preprocessi
     """``fed`` for the one input of a package's function, by its name."""
     (feature,) = package.interfaces[function].inputs
     return {feature.name: fed(feature, pixel_values, how)}
-
-
-def pixels(pixel_values: Tensor, how: Preprocessing) -> Image:
-    """(1, 3, H, W) float32, as :func:`vitexport.preprocess.preprocess` made it -> the uint8 (H, W, 3) it came from.
-
-    Raises ``BadRequest`` where it did not come from one.
-    """
-    mean, std = (np.array(each, np.float64).reshape(3, 1, 1) for each in (how.mean, how.std))
-    restored = (pixel_values[0].astype(np.float64) * std + mean) * 255
-    whole = np.rint(restored)
-    if pixel_values.shape[0] != 1 or whole.min() < 0 or whole.max() > 255 or np.abs(restored - whole).max() > _WHOLE:
-        raise BadRequest("This package takes a picture; what it was given is no normalised uint8 picture.")
-    picture: Image = whole.astype(np.uint8).transpose(1, 2, 0)
-    return picture

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from vitexport.contract import Bundle, Device, Placement, Run
 from vitexport.errors import BadRequest, RuntimeUnavailable
-from vitexport_targets.coreml import inputs, names
+from vitexport.preprocess import pixels
+from vitexport_targets.coreml import names
 from vitexport_targets.coreml.apple import coremltools
 from vitexport_targets.coreml.package import read
 
@@ -71,7 +72,7 @@ class CoreMlSession:
         if self.feature.kind == "image":
             from PIL import Image
 
-            given = Image.fromarray(inputs.pixels(pixel_values, how))
+            given = Image.fromarray(pixels(pixel_values, how))
         start = time.perf_counter()
         answer = self._model.predict({self.feature.name: given})
         ms = (time.perf_counter() - start) * 1000

@@ -19,7 +19,7 @@ from vitexport.contract import (
     SourceModel,
     Traits,
 )
-from vitexport_targets._onnx_graph import FP16, FP32
+from vitexport_targets._precisions import FP16, FP32
 from vitexport_targets.webgpu import ort_web
 
 #: Best first: half the download and, where the GPU computes it, up to twice the speed.

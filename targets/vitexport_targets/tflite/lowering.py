@@ -1,0 +1,106 @@
+"""From captured programs to one ``.tflite`` per precision, with a signature for each size."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from vitexport import torchvision_schemas
+from vitexport.contract import Artifact, ExportRequest, SourceModel, Traits, Variant
+from vitexport.errors import LoweringFailed
+from vitexport.progress import step
+from vitexport_targets._onnx_graph import first_line
+from vitexport_targets.tflite import quantisation
+from vitexport_targets.tflite.quiet import quietly
+from vitexport_targets.tflite.signature import Interface, chosen
+
+#: What shapes a file.
+TOOLCHAIN = ("torch", "litert-torch", "litert-converter", "ai-edge-quantizer")
+
+
+def lower(traits: Traits, sources: tuple[SourceModel, ...], request: ExportRequest, into: Path) -> Artifact:
+    interfaces = [chosen(source, request, ladder=len(sources) > 1) for source in sources]
+    with step("lower", "tflite"):
+        whole = convert(sources, interfaces)
+    variants = []
+    for name in request.precisions:
+        path = into / f"model_{name}.tflite"
+        with step("lower", f"tflite {name}"), quietly():
+            path.write_bytes(quantisation.quantised(whole, name, sources, interfaces))
+        held = traits.precision(name)
+        variants.append(Variant(name, (path.name,), held.tolerance, metric=held.metric))
+    toolchain = {name: version(name) for name in TOOLCHAIN}
+    return Artifact((tuple(variants),) * len(sources), toolchain, input_name=interfaces[0].input_name)
+
+
+def convert(sources: Sequence[SourceModel], interfaces: Sequence[Interface]) -> bytes:
+    """The float32 file. Raises ``LoweringFailed`` with the converter's words."""
+    torchvision_schemas.declare()
+    with quietly():
+        import litert_torch
+        import torch
+
+        converter: Any = litert_torch
+        for source, interface in zip(sources, interfaces, strict=True):
+            shape = (1, *source.preprocessing.input_shape)
+            if interface.feed != "nchw":
+                shape = (1, *shape[2:], 3)
+            sample = torch.zeros(shape, dtype=torch.uint8 if interface.feed == "image" else torch.float32)
+            module = _served(source, interface)
+            converter = converter.signature(interface.signature, module, sample_kwargs={interface.input_name: sample})
+        try:
+            # Folding takes what does not depend on the input, such as RoPE's sines, out of the graph.
+            model = converter.convert(runtime_constant_folding=True)
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "model.tflite"
+                model.export(str(path))
+                return path.read_bytes()
+        except Exception as error:  # the converter raises whatever MLIR and torch raised
+            raise LoweringFailed(f"litert-torch cannot take {sources[0].name}: {first_line(error)}") from error
+
+
+def _served(source: SourceModel, interface: Interface) -> Any:
+    """The captured program as a module whose input and outputs have names, in the layout of the file."""
+    import torch
+
+    program = source.program.module()
+    how, names = source.preprocessing, [output.name for output in source.outputs]
+    pictures = {o.name for o in source.outputs if o.meaning in ("mask", "segmentation")}
+
+    class Served(torch.nn.Module):  # type: ignore[misc]  # torch is not followed
+        def __init__(self) -> None:
+            super().__init__()
+            self.program = program
+            if interface.feed == "image":
+                std = torch.tensor(how.std)
+                self.register_buffer("scale", 1 / (255 * std))
+                self.register_buffer("shift", -torch.tensor(how.mean) / std)
+
+        def answer(self, x: Any) -> dict[str, Any]:
+            if interface.feed == "image":
+                x = x.to(torch.float32) * self.scale + self.shift
+            if interface.feed != "nchw":
+                x = x.permute(0, 3, 1, 2)
+            made = self.program(x)
+            values = made if isinstance(made, tuple) else (made,)
+            return {
+                name: value.permute(0, 2, 3, 1) if interface.outputs_last and name in pictures else value
+                for name, value in zip(names, values, strict=True)
+            }
+
+    class ServedImage(Served):
+        def forward(self, image: Any) -> dict[str, Any]:
+            return self.answer(image)
+
+    class ServedPixels(Served):
+        def forward(self, pixel_values: Any) -> dict[str, Any]:
+            return self.answer(pixel_values)
+
+    served = ServedImage() if interface.feed == "image" else ServedPixels()
+    type(served).__module__, type(served).__qualname__ = "vitexport", "Model"  # tensors are named for it
+    for part in served.modules():
+        part.training = False  # an exported program refuses eval(), being nothing else already
+    return served

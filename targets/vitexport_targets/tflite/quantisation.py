@@ -1,0 +1,136 @@
+"""Fewer bits, through ai-edge-quantizer: what is asked of it, and whether it was done.
+
+The quantiser passes over what it has no kernel for without a word (4-bit blocks of a convolution, 8-bit blocks of
+anything), and may hand back the float file. So what it hands back is read, and must show the precision asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vitexport.contract import SourceModel
+from vitexport.errors import LoweringFailed
+from vitexport.quantize.calibration import calibration
+from vitexport_targets._onnx_graph import first_line
+from vitexport_targets.tflite.signature import Interface, fed
+from vitexport_targets.tflite.weights import constants
+
+if TYPE_CHECKING:
+    from vitexport.contract import Tensor
+
+#: What static quantisation is for: in a ViT, quantising everything else too is 2 to 4 times slower than quantising
+#: on the fly, and 11 dB worse.
+_MATRIX = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D")
+
+#: Of all weights, the share that must be in the type asked for: tables of positions, biases and norms stay float.
+LEAST_SHARE = 0.8
+
+
+@dataclass(frozen=True)
+class Recipe:
+    stored: tuple[str, ...]
+    """Types of weights that show it was done."""
+    ask: Callable[[Any], None]
+    """Of a ``Quantizer``."""
+    calibrated: bool = False
+
+
+def _names(*names: str) -> list[Any]:
+    from ai_edge_quantizer import qtyping
+
+    return [qtyping.TFLOperationName[name] for name in names]
+
+
+def _fp16(quantizer: Any) -> None:
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+
+    (everything,) = _names("ALL_SUPPORTED")
+    quantizer.add_weight_only_config(".*", everything, 16, algorithm_key=AlgorithmName.FLOAT_CASTING)
+
+
+def _w8(quantizer: Any) -> None:
+    quantizer.add_weight_only_config(".*", *_names("ALL_SUPPORTED"), 8)
+
+
+def _w8_dyn(quantizer: Any) -> None:
+    quantizer.add_dynamic_config(".*", *_names("ALL_SUPPORTED"), 8)
+
+
+def _static(bits: int) -> Callable[[Any], None]:
+    def ask(quantizer: Any) -> None:
+        for name in _names(*_MATRIX):
+            quantizer.add_static_config(".*", name, bits, 8)
+
+    return ask
+
+
+def _w4(quantizer: Any) -> None:
+    """Blocks exist of fully-connected layers alone; convolutions become int8."""
+    from ai_edge_quantizer import qtyping
+
+    full, *convolutions = _names(*_MATRIX)
+    quantizer.add_dynamic_config(".*", full, 4, qtyping.QuantGranularity.BLOCKWISE_32)
+    for name in convolutions:
+        quantizer.add_dynamic_config(".*", name, 8)
+
+
+RECIPES = {
+    "fp16": Recipe(("float16",), _fp16),
+    "w8": Recipe(("int8",), _w8),
+    "w8-dyn": Recipe(("int8",), _w8_dyn),
+    "w8a8": Recipe(("int8",), _static(8), calibrated=True),
+    "w8a16": Recipe(("int8",), _static(16), calibrated=True),
+    "w4": Recipe(("int4", "int8"), _w4),
+}
+
+
+def quantised(whole: bytes, name: str, sources: Sequence[SourceModel], interfaces: Sequence[Interface]) -> bytes:
+    """The float32 file in another precision; itself for ``fp32``. Raises ``LoweringFailed``."""
+    if name == "fp32":
+        return whole
+    from ai_edge_quantizer import quantizer as aeq
+
+    recipe = RECIPES[name]
+    try:
+        quantizer = aeq.Quantizer(bytearray(whole))
+        recipe.ask(quantizer)
+        ranges = quantizer.calibrate(_samples(sources, interfaces), num_threads=1) if recipe.calibrated else None
+        made = bytes(quantizer.quantize(ranges).quantized_model)
+    except Exception as error:  # the quantiser raises whatever its passes raised
+        raise LoweringFailed(
+            f"ai-edge-quantizer cannot make {name} of {sources[0].name}: {first_line(error)}"
+        ) from error
+    check(whole, made, name)
+    return made
+
+
+def _samples(sources: Sequence[SourceModel], interfaces: Sequence[Interface]) -> dict[str, list[dict[str, Tensor]]]:
+    """Pictures to measure ranges on, by signature."""
+    found = {}
+    for source, interface in zip(sources, interfaces, strict=True):
+        how = source.preprocessing
+        _, channels, *sides = (1, *how.input_shape)
+        shape = (1, *sides, channels) if interface.feed != "nchw" else (1, *how.input_shape)
+        dtype = np.uint8 if interface.feed == "image" else np.float32
+        pictures = calibration(source.probes, how).pictures
+        found[interface.signature] = [{interface.input_name: fed(each, shape, dtype, how)} for each in pictures]
+    return found
+
+
+def check(whole: bytes, made: bytes, name: str) -> None:
+    """Raises ``LoweringFailed`` where the file does not show the precision that was asked for."""
+    recipe = RECIPES[name]
+    stored = constants(made)
+    total = sum(constant.size for constant in stored)
+    done = sum(constant.size for constant in stored if constant.dtype in recipe.stored)
+    first = sum(constant.size for constant in stored if constant.dtype == recipe.stored[0])
+    if first == 0 or done < LEAST_SHARE * total:
+        left = 100 - 100 * done / max(total, 1)
+        raise LoweringFailed(
+            f"{name} is refused: ai-edge-quantizer has no such form for this network's layers, and left {left:.0f} % "
+            "of its weights as they were without a word. Ask for another precision."
+        )
