@@ -23,7 +23,8 @@ from vitexport import bundle as bundles
 from vitexport import capture, photos, proof, toolchain
 from vitexport.contract import Bundle, ExportRequest, FileEntry, SourceModel
 from vitexport.manifest import MANIFEST_NAME, encode, read_bundle
-from vitexport_targets.webgpu import TARGET, chromium
+from vitexport_targets import _chromium
+from vitexport_targets.webgpu import TARGET
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -91,9 +92,9 @@ def page(*, gpu: bool = False):  # type: ignore[no-untyped-def]
     """A page in headless Chromium; without ``gpu`` it finds no adapter."""
     from playwright.sync_api import sync_playwright
 
-    flags = chromium.SOFTWARE if gpu else ()
+    flags = _chromium.SOFTWARE if gpu else ()
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=EXECUTABLE, args=[*chromium.QUIET, *flags])
+        browser = playwright.chromium.launch(executable_path=EXECUTABLE, args=[*_chromium.QUIET, *flags])
         try:
             yield browser.new_page()
         finally:

@@ -14,6 +14,7 @@ from vitexport.errors import LoweringFailed
 from vitexport.progress import step
 from vitexport_targets._onnx_graph import first_line
 from vitexport_targets.tflite import quantisation
+from vitexport_targets.tflite.contiguous import make_contiguous
 from vitexport_targets.tflite.quiet import quietly
 from vitexport_targets.tflite.signature import Interface, chosen
 
@@ -101,6 +102,7 @@ def _served(source: SourceModel, interface: Interface) -> Any:
 
     served = ServedImage() if interface.feed == "image" else ServedPixels()
     type(served).__module__, type(served).__qualname__ = "vitexport", "Model"  # tensors are named for it
+    make_contiguous(served)
     for part in served.modules():
         part.training = False  # an exported program refuses eval(), being nothing else already
     return served

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +15,7 @@ from vitexport.contract import Bundle, Device, Placement, Run, Session
 from vitexport.errors import BadRequest, LoweringFailed
 from vitexport_targets._onnx_graph import first_line
 from vitexport_targets.tflite.placement import read_placement
-from vitexport_targets.tflite.quiet import quietly
+from vitexport_targets.tflite.quiet import quiet_at_exit, quietly
 from vitexport_targets.tflite.signature import collected, fed, find
 
 if TYPE_CHECKING:
@@ -96,6 +95,8 @@ class CompiledSession(Session):
         self._answers = self._model.get_output_tensor_details(self._signature)
         self._inputs = {name: self._model.create_input_buffer_by_name(self._signature, name)}
         self._outputs = {n: self._model.create_output_buffer_by_name(self._signature, n) for n in self._answers}
+        self._inputs[name].write(np.zeros(self._about["shape"], self._about["dtype"]))  # it opens an environment, aloud
+        quiet_at_exit()  # and closes it when the process ends
         self.load_ms = (time.perf_counter() - start) * 1000
         self.device = _device("compiled-model")
         self.placement: Placement | None = None
@@ -126,4 +127,3 @@ class CompiledSession(Session):
         with quietly():  # LiteRT names each accelerator that it lets go
             self._model.close()
             del self._inputs, self._outputs, self._model
-            gc.collect()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 
 @contextmanager
@@ -33,3 +35,14 @@ def quietly() -> Iterator[None]:
             os.close(copy)
         os.close(nowhere)
         logging.disable(before)
+
+
+@cache
+def quiet_at_exit() -> None:
+    """LiteRT takes leave of each accelerator after Python has ended, at no level that could be turned off."""
+
+    def close() -> None:
+        sys.stderr.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+    atexit.register(close)

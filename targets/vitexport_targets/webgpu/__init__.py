@@ -14,11 +14,11 @@ from vitexport.contract import (
     Artifact,
     Bundle,
     ExportRequest,
-    Need,
     Session,
     SourceModel,
     Traits,
 )
+from vitexport_targets import _chromium
 from vitexport_targets._precisions import FP16, FP32
 from vitexport_targets.webgpu import ort_web
 
@@ -37,12 +37,7 @@ class WebGpu:
         providers=("webgpu", "wasm"),
         needs=(
             ort_web.NEED,
-            Need("python", "playwright", "Run: pip install 'vitexport[webgpu]'"),
-            Need(
-                "browser",
-                "chromium",
-                "Install Chromium or Chrome (Debian: apt-get install chromium), or name one with VITEXPORT_CHROMIUM.",
-            ),
+            *_chromium.NEEDS,
         ),
         options=("runtime", "max_file_bytes"),
     )

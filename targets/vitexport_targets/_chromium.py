@@ -11,10 +11,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vitexport import toolchain
+from vitexport.contract import Need
 from vitexport.errors import BadRequest, RuntimeUnavailable, did_you_mean
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page, Playwright
+
+#: What a target that is proven in a browser names among its own needs.
+NEEDS = (
+    Need("python", "playwright", "Run: pip install 'vitexport[webgpu]'"),
+    Need(
+        "browser",
+        "chromium",
+        "Install Chromium or Chrome (Debian: apt-get install chromium), or name one with VITEXPORT_CHROMIUM.",
+    ),
+)
 
 GPU_VARIABLE = "VITEXPORT_GPU"
 
@@ -95,9 +106,9 @@ async def _launch(playwright: Playwright, executable: Path, url: str, flags: tup
 
 
 def executable() -> Path:
-    from vitexport_targets.webgpu import TARGET
-
-    return toolchain.find(next(need for need in TARGET.traits.needs if need.kind == "browser"))
+    """Raises ``MissingToolchain`` where either of ``NEEDS`` is absent."""
+    *_, browser = [toolchain.find(need) for need in NEEDS]
+    return browser
 
 
 def first_line(error: BaseException) -> str:

@@ -1,0 +1,105 @@
+"""Chromium driven from Python, and what pages driven so answer: shared by the targets that are proven in a browser."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import CancelledError
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from vitexport.contract import Device
+from vitexport.errors import BadRequest, LoweringFailed, RuntimeUnavailable
+from vitexport_targets import _chromium
+
+if TYPE_CHECKING:
+    from playwright.async_api import Page
+
+T = TypeVar("T")
+
+#: Loading takes 2 s on a quiet machine, most of it compiling WebAssembly; a large model on a loaded one, minutes.
+OPEN_TIMEOUT_S = 300.0
+
+#: SwiftShader needs 50 s for the first run of a small hierarchical ViT on two quiet cores.
+RUN_TIMEOUT_S = 900.0
+CLOSE_TIMEOUT_S = 20.0
+
+#: The pages' error classes, as this side names them. Anything else is the runtime's refusal of the model.
+_ERRORS: dict[str, type[Exception]] = {"BundleError": BadRequest, "UnavailableError": RuntimeUnavailable}
+
+
+class BrowserThread:
+    """Chromium, driven from an event loop in a thread of its own.
+
+    Playwright's blocking interface refuses threads that already run a loop (notebooks), allows itself once a thread,
+    and leaves a signal handler that raises in the middle of it with a browser nobody can close.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        # Ctrl-C reaches playwright's driver too. That it is gone is said by the call that waits for it, not by asyncio.
+        self._loop.set_exception_handler(lambda loop, context: None)
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._closing = AsyncExitStack()
+
+    def __enter__(self) -> BrowserThread:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        try:
+            self.call(self._closing.aclose(), CLOSE_TIMEOUT_S)
+        except RuntimeUnavailable:
+            pass  # it is gone, or it hangs and goes with this process: Chromium's driver dies with its pipe
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(CLOSE_TIMEOUT_S)
+
+    def call(self, work: Coroutine[Any, Any, T], timeout_s: float) -> T:
+        """Wait for ``work``. Chromium's failures become ``RuntimeUnavailable``."""
+        from playwright.async_api import Error
+
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result(timeout_s)
+        except TimeoutError:
+            raise RuntimeUnavailable(f"Chromium gave no answer in {timeout_s:.0f} s") from None
+        except (Error, CancelledError) as error:
+            raise RuntimeUnavailable(f"Chromium stopped ({_chromium.first_line(error)})") from error
+        finally:
+            future.cancel()
+
+    async def open(self, executable: Path, url: str, *, gpu: bool) -> Page:
+        from playwright.async_api import async_playwright
+
+        playwright = await self._closing.enter_async_context(async_playwright())
+        browser, page = await _chromium.start(playwright, executable, url, gpu=gpu)
+        self._closing.push_async_callback(browser.close)
+        self._browser = browser
+        return page
+
+    async def version(self) -> str:
+        return self._browser.version
+
+
+def checked(answer: dict[str, Any]) -> dict[str, Any]:
+    """What a harness page answered, or raise what it says went wrong."""
+    if "error" not in answer:
+        return answer
+    name, message = answer["error"]["name"], answer["error"]["message"]
+    raise _ERRORS.get(name, LoweringFailed)(message)
+
+
+def describe_device(opened: dict[str, Any], chromium_version: str) -> Device:
+    """``opened``: a page's ``runtime``, ``build``, ``provider``, ``threads`` and ``adapter`` (None on WebAssembly)."""
+    runtime = f"{opened['runtime']} ({opened['build']}) in Chromium {chromium_version}"
+    adapter = opened["adapter"]
+    if adapter is None:
+        threads = f"{opened['threads']} thread{'s' if opened['threads'] != 1 else ''}"
+        return Device(f"CPU (WebAssembly, {threads})", runtime, opened["provider"], facts={"threads": threads})
+    parts = (adapter["description"] or adapter["device"], adapter["vendor"], adapter["architecture"])
+    name = " ".join(dict.fromkeys(part for part in parts if part)) or "unnamed adapter"
+    facts = {"shader-f16": "yes" if "shader-f16" in adapter["features"] else "no"}
+    return Device(name, runtime, opened["provider"], software=adapter["software"], facts=facts)
