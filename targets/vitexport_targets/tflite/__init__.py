@@ -12,8 +12,24 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from vitexport.contract import Artifact, Bundle, ExportRequest, Need, Session, SourceModel, Traits
+from vitexport.contract import Artifact, Bundle, ExportRequest, Need, Precision, Session, SourceModel, Traits
 from vitexport_targets._precisions import FP16, FP32
+
+#: Noise of half the answer's power. How much of it is worth the bytes is the user's to say, and the report's to show.
+LARGEST_LOSS = 0.707
+
+
+def _fewer_bits(name: str, what: str) -> Precision:
+    return Precision(name, LARGEST_LOSS, f"{what}: at most half the answer's power", metric="loss")
+
+
+FEWER_BITS = (
+    _fewer_bits("w8", "int8 weights, float arithmetic"),
+    _fewer_bits("w8-dyn", "int8 weights, activations quantised on the fly"),
+    _fewer_bits("w8a8", "int8 weights and calibrated int8 activations of fully-connected layers and convolutions"),
+    _fewer_bits("w8a16", "the same with int16 activations"),
+    _fewer_bits("w4", "int4 weights in blocks of 32, activations quantised on the fly"),
+)
 
 _INSTALL = "Run: pip install 'vitexport[tflite]'"
 
@@ -22,8 +38,8 @@ class TFLite:
     traits = Traits(
         name="tflite",
         summary="one .tflite for LiteRT on Android, iOS, embedded Linux and in browsers",
-        precisions=(replace(FP32, default=True), replace(FP16, default=True)),
-        providers=("interpreter", "compiled-model"),
+        precisions=(replace(FP32, default=True), replace(FP16, default=True), *FEWER_BITS),
+        providers=("interpreter", "compiled-model", "wasm", "webgpu"),
         needs=(Need("python", "litert_torch", _INSTALL), Need("python", "ai_edge_quantizer", _INSTALL)),
         options=("image_input",),
     )
@@ -34,6 +50,10 @@ class TFLite:
         return lower(self.traits, sources, request, into)
 
     def open(self, bundle: Bundle, precision: str, provider: str, taps: tuple[str, ...] = ()) -> Session:
+        if provider in ("wasm", "webgpu"):
+            from vitexport_targets.tflite.web import open_on_the_web
+
+            return open_on_the_web(bundle, precision, provider, taps)
         from vitexport_targets.tflite.native import open_natively
 
         return open_natively(bundle, precision, provider, taps)

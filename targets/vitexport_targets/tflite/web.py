@@ -1,0 +1,43 @@
+"""A bundle's file in LiteRT.js: what a web page that loads it will see."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, cast
+
+from vitexport.contract import Bundle, Session
+from vitexport.errors import BadRequest, LoweringFailed, MissingToolchain, RuntimeUnavailable
+from vitexport_targets.tflite.litertjs import open_in_litertjs
+from vitexport_targets.tflite.signature import collected, fed, find
+from vitexport_targets.tflite.weights import interfaces
+
+if TYPE_CHECKING:
+    from vitexport.contract import Tensor, Tensors
+
+#: What LiteRT's GPU delegate takes. It refuses dynamic int8 (https://github.com/google-ai-edge/LiteRT/issues/9481) and
+#: what else is quantised; that is no fault of the file, which runs everywhere else.
+_ON_GPU = ("fp32", "fp16")
+
+
+def open_on_the_web(bundle: Bundle, precision: str, provider: str, taps: tuple[str, ...] = ()) -> Session:
+    """Raises ``RuntimeUnavailable`` where there is no browser, no npm package or no adapter: the file needs none."""
+    if taps:
+        raise BadRequest("LiteRT.js shows no intermediate values. Ask the interpreter for them.")
+    path, rung = bundle.path(bundle.variant(precision).files[0]), bundle.rung
+    takes = interfaces(path.read_bytes())
+    signature = find(bundle, takes)
+    ((name, shape, dtype),) = takes[signature]
+
+    def feed(pixel_values: Tensor) -> dict[str, Tensor]:
+        return {name: fed(pixel_values, shape, dtype, rung.preprocessing)}
+
+    def collect(raw: Tensors) -> dict[str, Tensor]:
+        return collected(raw, rung)
+
+    try:
+        return open_in_litertjs(path, signature, cast(Literal["wasm", "webgpu"], provider), feed, collect)
+    except MissingToolchain as missing:
+        raise RuntimeUnavailable(str(missing).rstrip(".")) from missing
+    except LoweringFailed as refusal:
+        if provider == "webgpu" and precision not in _ON_GPU:
+            raise RuntimeUnavailable(str(refusal).rstrip(".")) from refusal
+        raise
