@@ -11,11 +11,13 @@ from typing import Any
 from vitexport import torchvision_schemas
 from vitexport.contract import Artifact, ExportRequest, SourceModel, Traits, Variant
 from vitexport.errors import LoweringFailed
+from vitexport.manifest import metadata
 from vitexport.progress import step
 from vitexport_targets._onnx_graph import first_line
 from vitexport_targets.tflite import quantisation
 from vitexport_targets.tflite.contiguous import make_contiguous
 from vitexport_targets.tflite.quiet import quietly
+from vitexport_targets.tflite.sealing import sealed
 from vitexport_targets.tflite.signature import Interface, chosen
 
 #: What shapes a file.
@@ -26,11 +28,13 @@ def lower(traits: Traits, sources: tuple[SourceModel, ...], request: ExportReque
     interfaces = [chosen(source, request, ladder=len(sources) > 1) for source in sources]
     with step("lower", "tflite"):
         whole = convert(sources, interfaces)
+    said = {**metadata(sources[0]), "vitexport.proven_with": f"ai-edge-litert {version('ai-edge-litert')}"}
     variants = []
     for name in request.precisions:
         path = into / f"model_{name}.tflite"
         with step("lower", f"tflite {name}"), quietly():
-            path.write_bytes(quantisation.quantised(whole, name, sources, interfaces))
+            made = quantisation.quantised(whole, name, sources, interfaces)
+            path.write_bytes(sealed(made, said, quantised=name not in ("fp32", "fp16")))
         held = traits.precision(name)
         variants.append(Variant(name, (path.name,), held.tolerance, metric=held.metric))
     toolchain = {name: version(name) for name in TOOLCHAIN}

@@ -32,6 +32,6 @@ def read_placement(interpreter: Any) -> Placement:
             wanted.extend(int(t) for t in op["inputs"])
     left = [op for op in operations if op["index"] not in taken]
     names = {detail["index"]: detail["name"] for detail in interpreter.get_tensor_details()}
-    nodes = {"XNNPACK": len(taken), "CPU": len(left)}
+    nodes = {"xnnpack": len(taken), "cpu": len(left)}
     fallback = tuple(f"{op['op_name']} ({names.get(int(op['outputs'][0]), '?')})" for op in left)
     return Placement({name: count for name, count in nodes.items() if count}, fallback)

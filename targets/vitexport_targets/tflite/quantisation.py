@@ -104,7 +104,7 @@ def quantised(whole: bytes, name: str, sources: Sequence[SourceModel], interface
         raise LoweringFailed(
             f"ai-edge-quantizer cannot make {name} of {sources[0].name}: {first_line(error)}"
         ) from error
-    check(whole, made, name)
+    check(made, name)
     return made
 
 
@@ -121,7 +121,7 @@ def _samples(sources: Sequence[SourceModel], interfaces: Sequence[Interface]) ->
     return found
 
 
-def check(whole: bytes, made: bytes, name: str) -> None:
+def check(made: bytes, name: str) -> None:
     """Raises ``LoweringFailed`` where the file does not show the precision that was asked for."""
     recipe = RECIPES[name]
     stored = constants(made)

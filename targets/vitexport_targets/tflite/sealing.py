@@ -1,0 +1,42 @@
+"""What a file says of itself: metadata entries, which every runtime carries along and none acts upon."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+#: Written by the converter for the float file, from the versions of its operations. The quantiser changes operations
+#: and leaves it: a runtime of that age loads the file and answers nonsense (tflite-runtime 2.14: cosine 0.05).
+_OLDEST = b"min_runtime_version"
+
+_IDENTIFIER = b"TFL3"
+
+
+def sealed(content: bytes, facts: Mapping[str, str], *, quantised: bool) -> bytes:
+    """The same file with ``facts`` in it, and without a claim that no longer holds."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    if quantised:
+        model.metadata = [entry for entry in model.metadata or [] if entry.name != _OLDEST]
+    for name, value in facts.items():
+        buffer, entry = schema.BufferT(), schema.MetadataT()
+        buffer.data = list(value.encode("utf-8"))
+        entry.name, entry.buffer = name, len(model.buffers)
+        model.buffers.append(buffer)
+        model.metadata = [*(model.metadata or []), entry]
+    builder = flatbuffers.Builder(len(content) + 4096)
+    builder.Finish(model.Pack(builder), _IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def facts(content: bytes) -> dict[str, str]:
+    """The metadata of a file, as text."""
+    import tflite
+
+    model = tflite.Model.GetRootAs(content, 0)
+    entries = [model.Metadata(number) for number in range(model.MetadataLength())]
+    return {
+        entry.Name().decode(): model.Buffers(entry.Buffer()).DataAsNumpy().tobytes().decode("utf-8", "replace")
+        for entry in entries
+    }

@@ -1,0 +1,279 @@
+"""From a model to a .tflite: what it takes and answers, what it holds, what it says of itself, and who refuses it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("litert_torch")
+
+from conftest import TESTS, TINY, TINY_MASK  # noqa: E402
+from vitexport import ExportRequest, Size, capture, export, models, parity, photos, registry  # noqa: E402
+from vitexport.bundle import read_golden  # noqa: E402
+from vitexport.contract import Bundle, Report  # noqa: E402
+from vitexport.errors import BadRequest, LoweringFailed, RuntimeUnavailable  # noqa: E402
+from vitexport.manifest import read_bundle, read_bundles  # noqa: E402
+from vitexport.preprocess import pixels  # noqa: E402
+from vitexport_targets.tflite import lowering, quantisation, signature  # noqa: E402
+from vitexport_targets.tflite.contiguous import make_contiguous  # noqa: E402
+from vitexport_targets.tflite.sealing import facts  # noqa: E402
+from vitexport_targets.tflite.weights import constants, interfaces  # noqa: E402
+
+ROOMY = f"{TESTS / 'models.py'}:roomy"
+ANY_SIZE = f"{TESTS / 'models.py'}:any_size"
+TARGET = registry.target("tflite")
+
+
+def exported(tmp_path: Path, model: str, **asked: Any) -> tuple[Report, Path]:
+    report = export(ExportRequest(model=model, targets=("tflite",), out=str(tmp_path / "out"), **asked))
+    return report, Path(report.out) / "tflite"
+
+
+def source(model: str, **asked: Any) -> Any:
+    return capture.capture(models.build(ExportRequest(model=model, **asked)), "made here", photos.probes(None))
+
+
+@pytest.fixture(scope="module")
+def roomy(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Bundle]:
+    report, folder = exported(tmp_path_factory.mktemp("roomy"), ROOMY, precisions=("fp32", "fp16", "w8", "w8-dyn"))
+    return report, read_bundle(folder)
+
+
+# ------------------------------------------------------------------------------------------------- the whole product
+
+
+@pytest.mark.browser
+def test_every_runtime_agrees_with_pytorch_in_every_precision(roomy: tuple[Report, Bundle]):
+    verdicts = {(r.precision, r.provider): r.verdict for r in roomy[0].results}
+    for precision in ("fp32", "fp16"):
+        assert {verdicts[precision, provider] for provider in TARGET.traits.providers} == {"passed"}
+    for precision in ("w8", "w8-dyn"):
+        native = {verdicts[precision, provider] for provider in ("interpreter", "compiled-model", "wasm")}
+        assert native == {"passed"}
+        assert verdicts[precision, "webgpu"] in ("passed", "not run")
+    exact = [r.parity.drift for r in roomy[0].results if r.precision == "fp32"]
+    assert max(exact) <= 1e-4
+
+
+def test_xnnpack_takes_all_of_it_and_the_report_counts(roomy: tuple[Report, Bundle]):
+    (result,) = (r for r in roomy[0].results if (r.precision, r.provider) == ("fp32", "interpreter"))
+    assert result.placement.nodes.keys() == {"xnnpack"}
+    assert result.placement.nodes["xnnpack"] > 10
+
+
+def test_an_operation_that_xnnpack_leaves_is_named(tmp_path: Path):
+    """uint8 becomes float in LiteRT's own kernel."""
+    _, folder = exported(tmp_path, TINY, precisions=("fp32",), image_input=True)
+    with TARGET.open(read_bundle(folder), "fp32", "interpreter") as session:
+        assert session.placement.nodes["cpu"] == 1
+        assert session.placement.fallback[0].startswith("CAST (")
+
+
+def test_fewer_bits_are_fewer_bytes_of_the_type_asked_for(roomy: tuple[Report, Bundle]):
+    bundle = roomy[1]
+    sizes = {name: bundle.path(f"model_{name}.tflite").stat().st_size for name in ("fp32", "fp16", "w8")}
+    assert sizes["fp32"] > sizes["fp16"] > sizes["w8"]
+    held = {name: {c.dtype for c in constants(bundle.path(f"model_{name}.tflite").read_bytes())} for name in sizes}
+    assert held == {"fp32": {"float32"}, "fp16": {"float16"}, "w8": {"int8"}}
+
+
+def test_identical_input_gives_an_identical_file(roomy: tuple[Report, Bundle], tmp_path: Path):
+    _, folder = exported(tmp_path, ROOMY, precisions=("fp32", "w8"))
+    for name in ("fp32", "w8"):
+        file = f"model_{name}.tflite"
+        assert (folder / file).read_bytes() == roomy[1].path(file).read_bytes()
+        assert str(TESTS).encode() not in (folder / file).read_bytes()
+
+
+def test_a_file_carries_its_licence_origin_preprocessing_and_labels(roomy: tuple[Report, Bundle]):
+    said = facts(roomy[1].path("model_fp32.tflite").read_bytes())
+    assert said["vitexport.licence"] == "Apache-2.0"
+    assert said["vitexport.proven_with"].startswith("ai-edge-litert ")
+    assert json.loads(said["vitexport.preprocessing"])["size"] == {"height": 32, "width": 32}
+    assert json.loads(said["vitexport.outputs"])[0]["labels"][0] == "cat"
+    assert said["min_runtime_version"].startswith("2.")
+
+
+def test_a_quantised_file_claims_no_runtime_that_would_answer_nonsense(roomy: tuple[Report, Bundle]):
+    assert "min_runtime_version" not in facts(roomy[1].path("model_w8-dyn.tflite").read_bytes())
+
+
+# ------------------------------------------------------------------------------------------ signatures and layouts
+
+
+def test_names_are_those_of_the_task_and_the_outputs(roomy: tuple[Report, Bundle]):
+    ((name, takes),) = interfaces(roomy[1].path("model_fp32.tflite").read_bytes()).items()
+    assert (name, takes) == ("classify", [("pixel_values", (1, 32, 32, 3), "float32")])
+
+
+def test_segmentation_takes_and_answers_channels_last_and_a_tensor_is_kept_on_request(tmp_path: Path):
+    for image_input, shape in ((None, (1, 24, 32, 3)), (False, (1, 3, 24, 32)), (True, (1, 24, 32, 3))):
+        report, folder = exported(tmp_path / str(image_input), TINY_MASK, precisions=("fp32",), image_input=image_input)
+        assert {r.verdict for r in report.results} == {"passed"}
+        content = (folder / "model_fp32.tflite").read_bytes()
+        ((_, got, dtype),) = interfaces(content)["segment"]
+        assert (got, dtype) == (shape, "uint8" if image_input else "float32")
+    assert (tmp_path / "True/out/tflite/manifest.json").read_text().count('"input_name": "image"') == 1
+
+
+def test_a_vit_takes_what_pytorch_takes():
+    vit = source("vit_tiny_patch16_224", weights="random", sizes=(Size(32, 32),))
+    assert signature.chosen(vit, ExportRequest(model="x"), ladder=False).feed == "nchw"
+    assert signature.chosen(vit, ExportRequest(model="x", image_input=True), ladder=False).feed == "image"
+
+
+def test_a_photo_goes_in_as_uint8_and_comes_out_as_pytorchs_answer(tmp_path: Path):
+    """To 1/255 of the range of what it answers, and far below."""
+    _, folder = exported(tmp_path, TINY, precisions=("fp32",), image_input=True)
+    from ai_edge_litert.interpreter import Interpreter
+
+    runner = Interpreter(str(folder / "model_fp32.tflite")).get_signature_runner("classify")
+    bundle = read_bundle(folder)
+    for case in read_golden(bundle):
+        photo = pixels(case.pixel_values, bundle.rung.preprocessing)
+        assert photo.dtype == np.uint8
+        answer, true = runner(image=photo[None])["logits"], case.reference["logits"]
+        assert np.abs(answer - true).max() <= np.ptp(true) / 255
+        assert parity.drift(answer, true) <= 1e-5
+
+
+def test_a_ladder_is_one_file_whose_sizes_share_their_weights(tmp_path: Path):
+    sizes = (Size(32, 32), Size(48, 64))
+    report, folder = exported(tmp_path, ANY_SIZE, precisions=("fp32",), sizes=sizes)
+    assert {r.verdict for r in report.results} == {"passed"}
+    content = (folder / "model_fp32.tflite").read_bytes()
+    assert interfaces(content).keys() == {"classify_32x32", "classify_48x64"}
+    _, alone = exported(tmp_path / "alone", ANY_SIZE, precisions=("fp32",), sizes=sizes[:1])
+    assert len(constants(content)) == len(constants((alone / "model_fp32.tflite").read_bytes()))
+    for bundle in read_bundles(folder):
+        with TARGET.open(bundle, "fp32", "interpreter") as session:
+            case = read_golden(bundle)[0]
+            assert parity.drift(session.run(case.pixel_values).outputs["logits"], case.reference["logits"]) < 1e-4
+
+
+def test_intermediate_values_are_shown_by_the_interpreter_alone(roomy: tuple[Report, Bundle]):
+    bundle = roomy[1]
+    case = read_golden(bundle)[0]
+    from ai_edge_litert.interpreter import Interpreter
+
+    name = Interpreter(str(bundle.path("model_fp32.tflite"))).get_tensor_details()[-1]["name"]
+    with TARGET.open(bundle, "fp32", "interpreter", (name,)) as session:
+        assert name in session.run(case.pixel_values).outputs
+    for provider in ("compiled-model", "wasm"):
+        with pytest.raises(BadRequest, match="nterpreter"):
+            TARGET.open(bundle, "fp32", provider, (name,))
+
+
+# --------------------------------------------------------------------------------------------- quantiser and its traps
+
+
+def test_what_the_quantiser_passes_over_without_a_word_is_refused():
+    """4-bit blocks of convolutions: it hands back the float file."""
+    convolutional = source(TINY_MASK.replace("tiny_mask", "any_size"), sizes=(Size(32, 32),))
+    asked = ExportRequest(model="x")
+    interface = [signature.chosen(convolutional, asked, ladder=False)]
+    whole = lowering.convert([convolutional], interface)
+    with pytest.raises(LoweringFailed, match="w4 is refused: ai-edge-quantizer has no such form"):
+        quantisation.quantised(whole, "w4", [convolutional], interface)
+    with pytest.raises(LoweringFailed, match="w8 is refused"):
+        quantisation.check(whole, "w8")
+
+
+@pytest.mark.parametrize("name", quantisation.RECIPES)
+def test_every_form_of_fewer_bits_is_what_it_says(name: str):
+    made_here = source(ROOMY)
+    interface = [signature.chosen(made_here, ExportRequest(model="x"), ladder=False)]
+    whole = lowering.convert([made_here], interface)
+    made = quantisation.quantised(whole, name, [made_here], interface)
+    assert len(made) < 0.6 * len(whole)
+    assert interfaces(made) == interfaces(whole), "inputs and outputs stay float"
+    assert constants(made)
+
+
+def test_blocks_of_32_need_rows_that_they_divide():
+    made_here = source(ROOMY)
+    interface = [signature.chosen(made_here, ExportRequest(model="x"), ladder=False)]
+    made = quantisation.quantised(lowering.convert([made_here], interface), "w4", [made_here], interface)
+    assert {c.dtype for c in constants(made)} == {"int4", "int8"}
+
+
+# ------------------------------------------------------------------------------------------- litert-torch's own traps
+
+
+def test_litert_torch_still_confuses_constants_that_it_copies():
+    """See tflite/contiguous.py: a copy that is dropped at once leaves its address to the next."""
+    from litert_torch.backend.inline_consts import _ConstantFingerprint
+
+    def fingerprints() -> list[Any]:
+        transposed = [torch.full((64, 96), float(i)).t() for i in range(8)]
+        return [_ConstantFingerprint.from_tensor(each.contiguous()) for each in transposed]
+
+    assert any(len(set(fingerprints())) < 8 for _ in range(20))
+
+
+def test_transposed_weights_come_out_as_they_are():
+    class Transposed(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            generator = torch.Generator().manual_seed(0)
+            self.layers = torch.nn.ModuleList(torch.nn.Linear(64, 64, bias=False) for _ in range(6))
+            for layer in self.layers:
+                layer.weight.data = torch.randn(64, 64, generator=generator).t() / 8
+
+        def forward(self, pixel_values: Any) -> Any:
+            x = pixel_values.mean(1).flatten(1)[:, :64]
+            for layer in self.layers:
+                x = torch.nn.functional.gelu(layer(x)) + x
+            return x
+
+    module = Transposed()
+    assert not any(p.is_contiguous() for p in module.parameters())
+    before = [p.clone() for p in module.parameters()]
+    make_contiguous(module)
+    assert all(p.is_contiguous() for p in module.parameters())
+    assert all(torch.equal(p, b) for p, b in zip(module.parameters(), before, strict=True))
+
+
+# ------------------------------------------------------------------------------------------------------- bad files
+
+Harm = Callable[[bytes], bytes]
+BAD: dict[str, tuple[Harm, str]] = {
+    "cut short": (lambda content: content[: len(content) // 2], "LiteRT refuses model_fp32.tflite"),
+    "another identifier": (lambda content: content[:4] + b"TFL9" + content[8:], "LiteRT refuses model_fp32.tflite"),
+    "empty": (lambda content: b"", "LiteRT refuses model_fp32.tflite"),
+    "offsets out of range": (lambda content: b"\xff\xff\xff\x7f" + content[4:], "LiteRT refuses model_fp32.tflite"),
+}
+
+
+@pytest.mark.parametrize(("harm", "said"), BAD.values(), ids=BAD)
+@pytest.mark.parametrize("provider", ["interpreter", "compiled-model"])
+def test_a_damaged_file_gets_a_sentence(
+    harm: Harm, said: str, provider: str, roomy: tuple[Report, Bundle], tmp_path: Path
+):
+    bundle = replace(roomy[1], directory=tmp_path)
+    (tmp_path / "model_fp32.tflite").write_bytes(harm(roomy[1].path("model_fp32.tflite").read_bytes()))
+    with pytest.raises((LoweringFailed, BadRequest)) as refused:
+        TARGET.open(bundle, "fp32", provider)
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_without_the_npm_package_the_web_is_not_run_and_says_how(
+    roomy: tuple[Report, Bundle], monkeypatch: pytest.MonkeyPatch
+):
+    from vitexport.errors import MissingToolchain
+    from vitexport_targets.tflite import web
+
+    def absent(*_: object) -> None:
+        raise MissingToolchain("'@litertjs/core' is not installed. Run: npm install @litertjs/core")
+
+    monkeypatch.setattr(web, "open_in_litertjs", absent)
+    with pytest.raises(RuntimeUnavailable, match="npm install"):
+        TARGET.open(roomy[1], "fp32", "wasm")
