@@ -4,7 +4,7 @@
 #   make test       what CI runs
 #   make test-all   the slow matrices too
 #   make digits     train the project's own network again, over its committed weights, and examine it
-#   make bench      export time, memory and latency beside Optimum and coremltools, as ratios
+#   make bench      export time, memory and latency beside Optimum, coremltools, litert-torch, as ratios
 #   make lint       ruff, mypy --strict, tsc
 
 PYTHON ?= python3
@@ -49,6 +49,7 @@ digits: setup
 bench: setup
 	$(BIN)/python tests/bench_export.py
 	$(BIN)/python tests/bench_coreml.py
+	$(BIN)/python tests/bench_tflite.py
 
 lint: setup
 	$(BIN)/ruff check .

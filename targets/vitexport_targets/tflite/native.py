@@ -17,6 +17,7 @@ from vitexport_targets._onnx_graph import first_line
 from vitexport_targets.tflite.placement import read_placement
 from vitexport_targets.tflite.quiet import quiet_at_exit, quietly
 from vitexport_targets.tflite.signature import collected, fed, find
+from vitexport_targets.tflite.trial import tried
 
 if TYPE_CHECKING:
     from vitexport.contract import Tensor
@@ -29,6 +30,7 @@ def open_natively(bundle: Bundle, precision: str, provider: str, taps: tuple[str
     if taps and provider != "interpreter":
         raise BadRequest("Only the interpreter keeps intermediate values; a compiled model has none to show.")
     path = bundle.path(bundle.variant(precision).files[0])
+    tried(path)
     opened = InterpreterSession if provider == "interpreter" else CompiledSession
     try:
         with quietly():

@@ -8,6 +8,7 @@ from vitexport.contract import Bundle, Session
 from vitexport.errors import BadRequest, LoweringFailed, MissingToolchain, RuntimeUnavailable
 from vitexport_targets.tflite.litertjs import open_in_litertjs
 from vitexport_targets.tflite.signature import collected, fed, find
+from vitexport_targets.tflite.trial import tried
 from vitexport_targets.tflite.weights import interfaces
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def open_on_the_web(bundle: Bundle, precision: str, provider: str, taps: tuple[s
     if taps:
         raise BadRequest("LiteRT.js shows no intermediate values. Ask the interpreter for them.")
     path, rung = bundle.path(bundle.variant(precision).files[0]), bundle.rung
+    tried(path)  # what it lets through can be read
     takes = interfaces(path.read_bytes())
     signature = find(bundle, takes)
     ((name, shape, dtype),) = takes[signature]
