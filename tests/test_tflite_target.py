@@ -23,6 +23,7 @@ from vitexport.manifest import read_bundle, read_bundles  # noqa: E402
 from vitexport.preprocess import pixels, preprocess  # noqa: E402
 from vitexport_targets.tflite import lowering, quantisation, signature  # noqa: E402
 from vitexport_targets.tflite.contiguous import make_contiguous  # noqa: E402
+from vitexport_targets.tflite.layer_scale import fold_layer_scale  # noqa: E402
 from vitexport_targets.tflite.sealing import facts  # noqa: E402
 from vitexport_targets.tflite.weights import constants, interfaces  # noqa: E402
 
@@ -239,6 +240,36 @@ def test_transposed_weights_come_out_as_they_are():
     make_contiguous(module)
     assert all(p.is_contiguous() for p in module.parameters())
     assert all(torch.equal(p, b) for p, b in zip(module.parameters(), before, strict=True))
+
+
+class Scaled(torch.nn.Module):
+    """Blocks of ``x + gamma * linear(y)``, as DINOv2's."""
+
+    def __init__(self, blocks: int = 3) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.stem = torch.nn.Conv2d(3, 64, 16, 16)
+        self.norms = torch.nn.ModuleList(torch.nn.LayerNorm(64) for _ in range(blocks))
+        self.layers = torch.nn.ModuleList(torch.nn.Linear(64, 64) for _ in range(blocks))
+        self.gammas = torch.nn.ParameterList(torch.rand(64, generator=generator) + 0.2 for _ in range(blocks))
+
+    def forward(self, pixel_values: Any) -> Any:
+        x = self.stem(pixel_values).flatten(2).transpose(1, 2)
+        for norm, layer, gamma in zip(self.norms, self.layers, self.gammas, strict=True):
+            x = x + torch.nn.functional.dropout(layer(torch.nn.functional.gelu(norm(x))), 0.1, self.training) * gamma
+        return x
+
+
+def test_layer_scale_goes_into_the_layer_before_it_and_the_source_stays():
+    torch.manual_seed(0)
+    module, x = Scaled().eval(), torch.rand(1, 3, 64, 64)
+    program = torch.export.export(module, (x,))
+    true = module(x)
+    folded = program.module()
+    assert fold_layer_scale(folded) == 3
+    assert not any(node.target is torch.ops.aten.mul.Tensor for node in folded.graph.nodes)
+    torch.testing.assert_close(folded(x), true, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(program.module()(x), true, rtol=0, atol=0)
 
 
 # ------------------------------------------------------------------------------------------------------- bad files

@@ -16,6 +16,7 @@ from vitexport.progress import step
 from vitexport_targets._onnx_graph import first_line
 from vitexport_targets.tflite import quantisation
 from vitexport_targets.tflite.contiguous import make_contiguous
+from vitexport_targets.tflite.layer_scale import fold_layer_scale
 from vitexport_targets.tflite.quiet import quietly
 from vitexport_targets.tflite.sealing import sealed
 from vitexport_targets.tflite.signature import Interface, chosen
@@ -72,6 +73,7 @@ def _served(source: SourceModel, interface: Interface) -> Any:
     import torch
 
     program = source.program.module()
+    fold_layer_scale(program)
     how, names = source.preprocessing, [output.name for output in source.outputs]
     pictures = {o.name for o in source.outputs if o.meaning in ("mask", "segmentation")}
 
