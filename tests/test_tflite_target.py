@@ -15,15 +15,29 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("litert_torch")
 
 from conftest import TESTS, TINY, TINY_MASK  # noqa: E402
-from vitexport import ExportRequest, Size, capture, export, models, parity, photos, registry, toolchain  # noqa: E402
+from vitexport import (  # noqa: E402
+    ExportRequest,
+    Size,
+    capture,
+    export,
+    models,
+    parity,
+    photos,
+    registry,
+    toolchain,
+    torchvision_schemas,
+)
 from vitexport.bundle import read_golden  # noqa: E402
 from vitexport.contract import Bundle, Report  # noqa: E402
 from vitexport.errors import BadRequest, LoweringFailed, RuntimeUnavailable  # noqa: E402
 from vitexport.manifest import read_bundle, read_bundles  # noqa: E402
 from vitexport.preprocess import pixels, preprocess  # noqa: E402
+from vitexport.rewrites import PROGRAM_REWRITES  # noqa: E402
 from vitexport_targets.tflite import lowering, quantisation, signature  # noqa: E402
 from vitexport_targets.tflite.contiguous import make_contiguous  # noqa: E402
 from vitexport_targets.tflite.layer_scale import fold_layer_scale  # noqa: E402
+from vitexport_targets.tflite.litertjs import open_in_litertjs  # noqa: E402
+from vitexport_targets.tflite.quiet import quietly  # noqa: E402
 from vitexport_targets.tflite.sealing import facts  # noqa: E402
 from vitexport_targets.tflite.weights import constants, interfaces  # noqa: E402
 
@@ -270,6 +284,43 @@ def test_layer_scale_goes_into_the_layer_before_it_and_the_source_stays():
     assert not any(node.target is torch.ops.aten.mul.Tensor for node in folded.graph.nodes)
     torch.testing.assert_close(folded(x), true, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(program.module()(x), true, rtol=0, atol=0)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("folded", "right"), [(False, False), (True, True)], ids=["as it is", "folded"])
+def test_litert_js_still_computes_layer_scale_wrongly_on_the_gpu(folded: bool, right: bool, tmp_path: Path):
+    """See tflite/layer_scale.py; two blocks of a ViT are enough."""
+    torchvision_schemas.declare()
+    import timm
+
+    torch.manual_seed(0)
+    sizes = {"img_size": 64, "patch_size": 16, "embed_dim": 64, "depth": 2, "num_heads": 2, "num_classes": 10}
+    network = timm.models.VisionTransformer(**sizes, init_values=1.0).eval()
+    for parameter in network.parameters():
+        parameter.data = torch.randn(parameter.shape) * (0.3 if parameter.ndim == 1 else parameter[0].numel() ** -0.5)
+    x = torch.randn(1, 3, 64, 64)
+    program = torch.export.export(network, (x,))
+    assert all(rewrite(program) >= 0 for rewrite in PROGRAM_REWRITES)
+    module = program.module()
+    if folded:
+        assert fold_layer_scale(module) == 4
+
+    class Named(torch.nn.Module):
+        def forward(self, pixel_values: Any) -> dict[str, Any]:
+            return {"logits": module(pixel_values)}
+
+    with quietly():
+        import litert_torch
+
+        converter = litert_torch.signature("classify", Named(), sample_kwargs={"pixel_values": x})
+        converter.convert(runtime_constant_folding=True).export(str(tmp_path / "m.tflite"))
+    true = network(x).detach().numpy()
+    with open_in_litertjs(
+        tmp_path / "m.tflite", "classify", "webgpu", lambda value: {"pixel_values": value}, dict
+    ) as session:
+        drift = parity.drift(session.run(x.numpy()).outputs["logits"], true)
+        assert session.placement.nodes.keys() == {"webgpu"}
+    assert (drift <= 1e-5) is right, drift
 
 
 # ------------------------------------------------------------------------------------------------------- bad files
