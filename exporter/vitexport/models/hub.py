@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -91,12 +92,18 @@ class Hub:
 
 FAMILY = Hub()
 
+#: What transformers imports where it is installed (LiteRT's converter brings torchao) complains of kernels for GPUs
+#: that are not here, and of itself to torch's maintainers.
+_TALKATIVE = ("torchao", "torch.utils._pytree")
+
 
 def needs_optimum() -> None:
     """Make Optimum and transformers importable. Raises ``MissingToolchain``."""
     from vitexport import torchvision_schemas
 
     torchvision_schemas.declare()
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         import optimum.exporters.onnx.model_configs  # noqa: F401  registers what Optimum knows
         import transformers  # noqa: F401
