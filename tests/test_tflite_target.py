@@ -270,7 +270,8 @@ class Scaled(torch.nn.Module):
     def forward(self, pixel_values: Any) -> Any:
         x = self.stem(pixel_values).flatten(2).transpose(1, 2)
         for norm, layer, gamma in zip(self.norms, self.layers, self.gammas, strict=True):
-            x = x + torch.nn.functional.dropout(layer(torch.nn.functional.gelu(norm(x))), 0.1, self.training) * gamma
+            made = torch.nn.functional.dropout(layer(torch.nn.functional.gelu(norm(x))), 0.1, self.training)
+            x = x + (made * gamma if layer is self.layers[0] else gamma * made)
         return x
 
 

@@ -20,7 +20,7 @@ def fold_layer_scale(module: Any) -> int:
     for node in list(module.graph.nodes):
         if node.target not in (aten.mul.Tensor, aten.mul_.Tensor):
             continue
-        made, gamma = node.args
+        made, gamma = sorted(node.args, key=lambda argument: getattr(argument, "op", "") == "get_attr")
         linear = _before_dropout(made)
         if getattr(linear, "target", None) is not aten.linear.default or getattr(gamma, "op", "") != "get_attr":
             continue
