@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+from math import prod
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 
 from vitexport.errors import LoweringFailed
 from vitexport.models.reparameterise import reparameterised
 from vitexport.models.timm_weights import import_timm
+from vitexport.rewrites import PROGRAM_REWRITES, rewriting
 from vitexport.rewrites.hiera_attention import hiera_attention
+from vitexport.rewrites.rotate_pairs import rotate_pairs
+from vitexport.rewrites.split_permutations import merged, split_permutations, swaps
+from vitexport.rewrites.squeeze_arithmetic import squeeze_arithmetic
+from vitexport.rewrites.unpack_qkv import unpack_qkv
 
 import_timm()
 
@@ -38,8 +48,99 @@ def test_hieras_attention_gives_the_same_bits_without_a_sixth_dimension(q_stride
 
 
 def _ranks(module: torch.nn.Module, tokens: torch.Tensor) -> list[int]:
-    graph = torch.export.export(module, (tokens,)).graph
-    return [node.meta["val"].ndim for node in graph.nodes if isinstance(node.meta.get("val"), torch.Tensor)]
+    return _ranks_of(torch.export.export(module, (tokens,)))
+
+
+def _ranks_of(program: Any) -> list[int]:
+    nodes = program.graph.nodes
+    return [node.meta["val"].ndim for node in nodes if isinstance(node.meta.get("val"), torch.Tensor)]
+
+
+@pytest.mark.parametrize("rank", range(1, 7))
+def test_every_permutation_is_one_of_fewer_axes_or_several_of_four(rank: int):
+    generator = np.random.default_rng(rank)
+    for order in permutations(range(rank)):
+        shape = generator.choice([1, 2, 3, 4], rank).tolist()
+        values = np.arange(prod(shape)).reshape(shape)
+        true = values.transpose(order)
+        sizes, axes = merged(shape, order)
+        np.testing.assert_array_equal(values.reshape(sizes).transpose(axes).reshape(true.shape), true)
+        for outer, a, b, inner in swaps(sizes, axes):
+            values = values.reshape(outer, a, b, inner).transpose(0, 2, 1, 3)
+        np.testing.assert_array_equal(values.reshape(true.shape), true)
+
+
+#: A network of each kind, which is small -> what is rewritten in it.
+RANKED: dict[str, tuple[dict[str, Any], set[Any]]] = {
+    "swin_tiny_patch4_window7_224": (
+        {"img_size": 56, "embed_dim": 24, "depths": (2, 1), "num_heads": (2, 2)},
+        {unpack_qkv, split_permutations, squeeze_arithmetic},
+    ),
+    "swinv2_tiny_window8_256": (
+        {"img_size": 64, "embed_dim": 24, "depths": (2, 1), "num_heads": (2, 2)},
+        {unpack_qkv, split_permutations, squeeze_arithmetic},
+    ),
+    "hiera_tiny_224": ({"stages": (1, 1, 1, 1)}, {split_permutations}),
+    "eva02_tiny_patch14_224": (
+        {"img_size": 56, "depth": 2, "embed_dim": 64, "num_heads": 2},
+        {unpack_qkv, rotate_pairs},
+    ),
+    "vit_base_patch16_siglip_224": (
+        {"img_size": 64, "depth": 1, "embed_dim": 64, "num_heads": 2, "num_classes": 0},
+        {unpack_qkv},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RANKED)
+def test_nothing_is_computed_at_a_rank_that_no_gpu_takes_and_every_bit_stays(name: str):
+    """Reshapes of reshapes may pass through any rank: converters merge them."""
+    from timm.models import create_model
+
+    torch.manual_seed(0)
+    settings, wanted = RANKED[name]
+    module = create_model(name, pretrained=False, **settings).eval()
+    side = settings.get("img_size", 224)
+    picture = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad(), rewriting():
+        true = module(picture)
+        program = torch.export.export(module, (picture,), strict=False)
+    before = max(_ranks_of(program))
+    done = {rewrite for rewrite in PROGRAM_REWRITES if rewrite(program)}
+    assert done == wanted
+    assert before > 4
+    reshape = torch.ops.aten.reshape.default
+    assert {node.target for node in program.graph.nodes if _rank(node) > 4} <= {reshape}
+    with torch.no_grad():
+        assert torch.equal(program.module()(picture), true)
+
+
+def _rank(node: Any) -> int:
+    value = node.meta.get("val")
+    return value.ndim if isinstance(value, torch.Tensor) else 0
+
+
+def test_a_permutation_whose_shape_someone_needs_stays():
+    class Needs(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.reshape(1, 2, 2, 3, 4).permute(0, 2, 1, 4, 3)
+
+    program = torch.export.export(Needs(), (torch.rand(1, 48),))
+    assert split_permutations(program) == 0
+
+
+def test_an_open_batch_is_not_tied_to_a_number():
+    class Windows(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            parts = x.reshape(x.shape[0], 2, 3, 2, 3, 4).permute(0, 1, 3, 2, 4, 5)
+            return parts.reshape(x.shape[0], 4, 9, 4)
+
+    shapes = {"x": {0: torch.export.Dim("batch")}}
+    program = torch.export.export(Windows(), (torch.rand(2, 6, 6, 4),), dynamic_shapes=shapes)
+    for rewrite in PROGRAM_REWRITES:
+        rewrite(program)
+    pictures = torch.rand(5, 6, 6, 4)
+    torch.testing.assert_close(program.module()(pictures), Windows()(pictures), rtol=0, atol=0)
 
 
 def test_branches_are_folded_into_one_convolution_that_answers_the_same():

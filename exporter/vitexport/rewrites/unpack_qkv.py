@@ -14,7 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-_PARTS = 3
+from vitexport.rewrites.graph import call
+
+#: Queries, keys and values; or keys and values, where one learned query pools (SigLIP).
+_PARTS = (2, 3)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +65,7 @@ def _match(unbind: Any) -> _Packed | None:
     # A dimension that was left open is no number, and comparing it would tie it to one.
     if not all(isinstance(size, int) for size in (parts, heads, dim, width)):
         return None
-    if order[0] != axis or parts != _PARTS or width != parts * heads * dim:
+    if order[0] != axis or parts not in _PARTS or width != parts * heads * dim:
         return None
     if not all(user.target is operator.getitem for user in unbind.users):
         return None
@@ -73,19 +76,12 @@ def _replace(graph: Any, match: _Packed) -> None:
     import torch
 
     aten = torch.ops.aten
-
-    def call(target: Any, *args: Any) -> Any:
-        """A node with the value that its consumers read shapes from."""
-        node = graph.call_function(target, args)
-        values = torch.fx.node.map_arg(args, lambda argument: argument.meta["val"])
-        node.meta = {**match.unbind.meta, "val": target(*values)}
-        return node
-
     with graph.inserting_before(match.unbind):
-        split = call(aten.split.Tensor, match.packed, match.heads * match.dim, -1)
+        split = call(graph, aten.split.Tensor, match.packed, match.heads * match.dim, -1, like=match.unbind)
         for taken in list(match.unbind.users):
-            part = call(operator.getitem, split, taken.args[1])
-            shaped = call(aten.reshape.default, part, [*match.lead, match.heads, match.dim])
-            taken.replace_all_uses_with(call(aten.permute.default, shaped, match.order))
+            part = call(graph, operator.getitem, split, taken.args[1], like=match.unbind)
+            shape = [*match.lead, match.heads, match.dim]
+            shaped = call(graph, aten.reshape.default, part, shape, like=match.unbind)
+            taken.replace_all_uses_with(call(graph, aten.permute.default, shaped, match.order, like=match.unbind))
             graph.erase_node(taken)
     graph.erase_node(match.unbind)

@@ -15,6 +15,7 @@ from vitexport.manifest import metadata
 from vitexport.progress import step
 from vitexport_targets._onnx_graph import first_line
 from vitexport_targets.tflite import quantisation
+from vitexport_targets.tflite.biased_products import keep_constants_apart
 from vitexport_targets.tflite.contiguous import make_contiguous
 from vitexport_targets.tflite.layer_scale import fold_layer_scale
 from vitexport_targets.tflite.quiet import quietly
@@ -74,6 +75,7 @@ def _served(source: SourceModel, interface: Interface) -> Any:
 
     program = source.program.module()
     fold_layer_scale(program)
+    keep_constants_apart(program)
     how, names = source.preprocessing, [output.name for output in source.outputs]
     pictures = {o.name for o in source.outputs if o.meaning in ("mask", "segmentation")}
 

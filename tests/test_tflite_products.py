@@ -1,0 +1,98 @@
+"""What LiteRT.js's GPU delegate makes of a matrix product and a constant: the reason for tflite/biased_products.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("litert_torch")
+
+from vitexport import parity  # noqa: E402
+from vitexport_targets.tflite.biased_products import keep_constants_apart  # noqa: E402
+from vitexport_targets.tflite.litertjs import open_in_litertjs  # noqa: E402
+from vitexport_targets.tflite.quiet import quietly  # noqa: E402
+
+TOKENS, WIDTH, HEADS = 12, 16, 2
+
+
+def constant(*shape: int) -> Any:
+    return torch.nn.Parameter(torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape))))
+
+
+class Attention(torch.nn.Module):
+    """With a bias for each pair of tokens, as Swin's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = constant(1, HEADS, TOKENS, TOKENS)
+
+    def forward(self, x: Any) -> Any:
+        heads = x.reshape(x.shape[0], TOKENS, HEADS, WIDTH // HEADS).transpose(1, 2)
+        return torch.nn.functional.scaled_dot_product_attention(heads, heads, heads, self.bias, scale=0.7)
+
+
+class Added(torch.nn.Module):
+    """A table of positions after a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = torch.nn.Linear(WIDTH, WIDTH)
+        self.table = constant(1, TOKENS, WIDTH)
+
+    def forward(self, x: Any) -> Any:
+        return (self.linear(x) * 0.5 + self.table).softmax(-1)
+
+
+class Ordinary(torch.nn.Module):
+    """Nothing that is constant but weights, and a scalar."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Any) -> Any:
+        return self.linear(x) * 0.5 + x
+
+
+def captured(make: Callable[[], Any], batch: int = 1) -> tuple[Any, Any, Any]:
+    x = torch.randn(batch, TOKENS, WIDTH, generator=torch.Generator().manual_seed(1))
+    module = make().eval()
+    with torch.no_grad():
+        return torch.export.export(module, (x,)).module(), x, module(x)
+
+
+@pytest.mark.parametrize(
+    ("make", "batch", "found"), [(Attention, 1, 1), (Added, 1, 1), (Ordinary, 1, 0), (Attention, 3, 0)]
+)
+def test_only_what_would_be_fused_is_taken_apart_and_answers_the_same(make: Callable[[], Any], batch: int, found: int):
+    module, x, true = captured(make, batch)
+    assert keep_constants_apart(module) == found
+    with torch.no_grad():
+        torch.testing.assert_close(module(x), true, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("apart", [False, True], ids=["as it is", "apart"])
+def test_litert_js_still_computes_a_product_and_a_constant_wrongly_on_the_gpu(apart: bool, tmp_path: Path):
+    module, x, true = captured(Attention)
+    if apart:
+        keep_constants_apart(module)
+
+    class Named(torch.nn.Module):
+        def forward(self, tokens: Any) -> dict[str, Any]:
+            return {"mixed": module(tokens)}
+
+    with quietly():
+        import litert_torch
+
+        converter = litert_torch.signature("mix", Named(), sample_kwargs={"tokens": x})
+        converter.convert().export(str(tmp_path / "m.tflite"))
+    with open_in_litertjs(tmp_path / "m.tflite", "mix", "webgpu", lambda value: {"tokens": value}, dict) as session:
+        drift = parity.drift(session.run(x.numpy()).outputs["mixed"], true.numpy())
+        assert session.placement.nodes.keys() == {"webgpu"}
+    assert (drift <= 1e-5) is apart, drift
