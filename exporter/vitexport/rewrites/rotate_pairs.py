@@ -65,7 +65,8 @@ def _every_second(node: Any) -> int | None:
 
     if node.target is not torch.ops.aten.slice.Tensor:
         return None
-    axis, start, end, step = (*node.args[1:], *(0, None, None, 1)[len(node.args) - 1 :])
+    given = list(node.args[1:])
+    axis, start, end, step = given + [0, None, None, 1][len(given) :]
     size, rank = node.args[0].meta["val"].shape[-1], node.args[0].meta["val"].ndim
     if step != 2 or axis not in (-1, rank - 1) or size % 2 or not (end is None or end >= size):
         return None
