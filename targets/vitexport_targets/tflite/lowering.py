@@ -59,8 +59,8 @@ def convert(sources: Sequence[SourceModel], interfaces: Sequence[Interface]) -> 
             module = _served(source, interface)
             converter = converter.signature(interface.signature, module, sample_kwargs={interface.input_name: sample})
         try:
-            # Folding takes what does not depend on the input, such as RoPE's sines, out of the graph. LayerNorm stays the
-            # six operations that the converter makes of it, all on XNNPACK and on the GPU: a composite of the name
+            # Folding takes what does not depend on the input, such as RoPE's sines, out of the graph. LayerNorm stays
+            # the operations that the converter makes of it, all on XNNPACK and on the GPU: a composite of the name
             # 'odml.layer_norm' is refused by the GPU delegate of LiteRT.js 2.5.3, taken out of XNNPACK's hands on the
             # CPU, and unknown to tflite-runtime 2.14.
             model = converter.convert(runtime_constant_folding=True)
