@@ -38,7 +38,7 @@ from vitexport_targets.tflite.contiguous import make_contiguous  # noqa: E402
 from vitexport_targets.tflite.layer_scale import fold_layer_scale  # noqa: E402
 from vitexport_targets.tflite.litertjs import open_in_litertjs  # noqa: E402
 from vitexport_targets.tflite.quiet import quietly  # noqa: E402
-from vitexport_targets.tflite.sealing import facts  # noqa: E402
+from vitexport_targets.tflite.sealing import facts, sealed  # noqa: E402
 from vitexport_targets.tflite.weights import constants, interfaces  # noqa: E402
 
 ROOMY = f"{TESTS / 'models.py'}:roomy"
@@ -217,6 +217,22 @@ def test_blocks_of_32_need_rows_that_they_divide():
     interface = [signature.chosen(made_here, ExportRequest(model="x"), ladder=False)]
     made = quantisation.quantised(lowering.convert([made_here], interface), "w4", [made_here], interface)
     assert {c.dtype for c in constants(made)} == {"int4", "int8"}
+
+
+@pytest.mark.parametrize("name", ["fp16", "w8-dyn"])
+def test_weights_that_the_quantiser_puts_behind_the_flatbuffer_are_sealed_in(name: str):
+    """From 256 KiB on: ``_serialize_model`` of ai_edge_quantizer/model_modifier.py."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    large = source(f"{TESTS / 'models.py'}:roomy_and_large")
+    interface = [signature.chosen(large, ExportRequest(model="x"), ladder=False)]
+    made = quantisation.quantised(lowering.convert([large], interface), name, [large], interface)
+    x = np.random.default_rng(0).standard_normal((1, 32, 32, 3), np.float32)
+    answers = [
+        Interpreter(model_content=content).get_signature_runner("classify")(pixel_values=x)["logits"]
+        for content in (made, sealed(made, {"vitexport.model": "large"}, quantised=True))
+    ]
+    assert np.array_equal(*answers)
 
 
 # ------------------------------------------------------------------------------------------- litert-torch's own traps
