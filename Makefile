@@ -15,7 +15,7 @@ OUT    ?= build/selfie
 .DELETE_ON_ERROR:
 .PHONY: setup export test test-all digits bench lint format generate clean
 
-setup: $(VENV)/.installed web-demo/node_modules/.installed $(VENV)/.browser
+setup: $(VENV)/.installed web-demo/node_modules/.installed $(VENV)/.browser $(VENV)/legacy/.installed
 
 # The stamps are files, so that what is set up is not set up again until what it depends on has changed.
 $(VENV)/.installed: pyproject.toml
@@ -32,6 +32,17 @@ $(VENV)/.installed: pyproject.toml
 $(VENV)/.browser: .ci/chromium | $(VENV)/.installed
 	.ci/chromium
 	@touch $@
+
+# The runtime that old devices have, see targets/vitexport_targets/tflite/legacy.py. Its last release has wheels for
+# Linux and Python up to 3.11; elsewhere the report says "not run".
+$(VENV)/legacy/.installed: .ci/legacy.txt | $(VENV)/.installed
+	@if $(BIN)/python -c 'import sys; sys.exit(sys.platform != "linux" or sys.version_info >= (3, 12))'; then \
+	    $(BIN)/python -m venv --clear $(VENV)/legacy && \
+	    $(VENV)/legacy/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --requirement $< && \
+	    touch $@; \
+	else \
+	    echo "tflite-runtime 2.14 has wheels for Linux and Python 3.11 alone: files for LiteRT are not proven in it here."; \
+	fi
 
 export: setup
 	$(BIN)/vitexport --model selfie --target onnx --target webgpu --precision fp32 --precision fp16 --out $(OUT) --force

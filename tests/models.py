@@ -46,14 +46,14 @@ def tiny() -> Network:
 class Roomy(nn.Module):
     """As ``Tiny``, with layers that are large enough to be worth fewer bits; ``scale`` is what the LayerNorm undoes."""
 
-    def __init__(self, scale: float = 1.0) -> None:
+    def __init__(self, scale: float = 1.0, width: int = 128) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(0)
         self.scale = scale
         self.patches = nn.Conv2d(3, 64, 8, stride=8)
         self.norm = nn.LayerNorm(64)
-        self.hidden = nn.Linear(64, 128)
-        self.head = nn.Linear(128 * 16, 5)
+        self.hidden = nn.Linear(64, width)
+        self.head = nn.Linear(width * 16, 5)
         for layer in (self.patches, self.hidden, self.head):
             layer.weight.data = torch.randn(layer.weight.shape, generator=generator) / layer.weight[0].numel() ** 0.5
             layer.bias.data.zero_()
@@ -70,6 +70,11 @@ def roomy(scale: float = 1.0) -> Network:
 def roomy_and_wide() -> Network:
     """With values that float16 cannot hold on the way."""
     return roomy(1e6)
+
+
+def roomy_and_large() -> Network:
+    """600 KB of weights at 8 bits."""
+    return replace(tiny(), module=Roomy(width=4096))
 
 
 class TinyMask(nn.Module):

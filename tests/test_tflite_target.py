@@ -31,6 +31,7 @@ from vitexport.bundle import read_golden  # noqa: E402
 from vitexport.contract import Bundle, Report  # noqa: E402
 from vitexport.errors import BadRequest, LoweringFailed, RuntimeUnavailable  # noqa: E402
 from vitexport.manifest import read_bundle, read_bundles  # noqa: E402
+from vitexport.pipeline import binds  # noqa: E402
 from vitexport.preprocess import pixels, preprocess  # noqa: E402
 from vitexport.rewrites import PROGRAM_REWRITES  # noqa: E402
 from vitexport_targets.tflite import lowering, quantisation, signature  # noqa: E402
@@ -38,12 +39,13 @@ from vitexport_targets.tflite.contiguous import make_contiguous  # noqa: E402
 from vitexport_targets.tflite.layer_scale import fold_layer_scale  # noqa: E402
 from vitexport_targets.tflite.litertjs import open_in_litertjs  # noqa: E402
 from vitexport_targets.tflite.quiet import quietly  # noqa: E402
-from vitexport_targets.tflite.sealing import facts  # noqa: E402
+from vitexport_targets.tflite.sealing import facts, sealed  # noqa: E402
 from vitexport_targets.tflite.weights import constants, interfaces  # noqa: E402
 
 ROOMY = f"{TESTS / 'models.py'}:roomy"
 ANY_SIZE = f"{TESTS / 'models.py'}:any_size"
 TARGET = registry.target("tflite")
+TODAY = set(TARGET.traits.providers) - set(TARGET.traits.older)
 
 
 def exported(tmp_path: Path, model: str, **asked: Any) -> tuple[Report, Path]:
@@ -68,7 +70,7 @@ def roomy(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Bundle]:
 def test_every_runtime_agrees_with_pytorch_in_every_precision(roomy: tuple[Report, Bundle]):
     verdicts = {(r.precision, r.provider): r.verdict for r in roomy[0].results}
     for precision in ("fp32", "fp16"):
-        assert {verdicts[precision, provider] for provider in TARGET.traits.providers} == {"passed"}
+        assert {verdicts[precision, provider] for provider in TODAY} == {"passed"}
     for precision in ("w8", "w8-dyn"):
         native = {verdicts[precision, provider] for provider in ("interpreter", "compiled-model", "wasm")}
         assert native == {"passed"}
@@ -110,14 +112,9 @@ def test_identical_input_gives_an_identical_file(roomy: tuple[Report, Bundle], t
 def test_a_file_carries_its_licence_origin_preprocessing_and_labels(roomy: tuple[Report, Bundle]):
     said = facts(roomy[1].path("model_fp32.tflite").read_bytes())
     assert said["vitexport.licence"] == "Apache-2.0"
-    assert said["vitexport.proven_with"].startswith("ai-edge-litert ")
     assert json.loads(said["vitexport.preprocessing"])["size"] == {"height": 32, "width": 32}
     assert json.loads(said["vitexport.outputs"])[0]["labels"][0] == "cat"
-    assert said["min_runtime_version"].startswith("2.")
-
-
-def test_a_quantised_file_claims_no_runtime_that_would_answer_nonsense(roomy: tuple[Report, Bundle]):
-    assert "min_runtime_version" not in facts(roomy[1].path("model_w8-dyn.tflite").read_bytes())
+    assert said["min_runtime_version"] == "2.9.0"
 
 
 # ------------------------------------------------------------------------------------------ signatures and layouts
@@ -131,7 +128,7 @@ def test_names_are_those_of_the_task_and_the_outputs(roomy: tuple[Report, Bundle
 def test_segmentation_takes_and_answers_channels_last_and_a_tensor_is_kept_on_request(tmp_path: Path):
     for image_input, shape in ((None, (1, 24, 32, 3)), (False, (1, 3, 24, 32)), (True, (1, 24, 32, 3))):
         report, folder = exported(tmp_path / str(image_input), TINY_MASK, precisions=("fp32",), image_input=image_input)
-        assert {r.verdict for r in report.results} == {"passed"}
+        assert {r.verdict for r in report.results if binds(r)} == {"passed"}
         content = (folder / "model_fp32.tflite").read_bytes()
         ((_, got, dtype),) = interfaces(content)["segment"]
         assert (got, dtype) == (shape, "uint8" if image_input else "float32")
@@ -162,7 +159,7 @@ def test_a_photo_goes_in_as_uint8_and_comes_out_as_pytorchs_answer(tmp_path: Pat
 def test_a_ladder_is_one_file_whose_sizes_share_their_weights(tmp_path: Path):
     sizes = (Size(32, 32), Size(48, 64))
     report, folder = exported(tmp_path, ANY_SIZE, precisions=("fp32",), sizes=sizes)
-    assert {r.verdict for r in report.results} == {"passed"}
+    assert {r.verdict for r in report.results if binds(r)} == {"passed"}
     content = (folder / "model_fp32.tflite").read_bytes()
     assert interfaces(content).keys() == {"classify_32x32", "classify_48x64"}
     _, alone = exported(tmp_path / "alone", ANY_SIZE, precisions=("fp32",), sizes=sizes[:1])
@@ -217,6 +214,22 @@ def test_blocks_of_32_need_rows_that_they_divide():
     interface = [signature.chosen(made_here, ExportRequest(model="x"), ladder=False)]
     made = quantisation.quantised(lowering.convert([made_here], interface), "w4", [made_here], interface)
     assert {c.dtype for c in constants(made)} == {"int4", "int8"}
+
+
+@pytest.mark.parametrize("name", ["fp16", "w8-dyn"])
+def test_weights_that_the_quantiser_puts_behind_the_flatbuffer_are_sealed_in(name: str):
+    """From 256 KiB on: ``_serialize_model`` of ai_edge_quantizer/model_modifier.py."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    large = source(f"{TESTS / 'models.py'}:roomy_and_large")
+    interface = [signature.chosen(large, ExportRequest(model="x"), ladder=False)]
+    made = quantisation.quantised(lowering.convert([large], interface), name, [large], interface)
+    x = np.random.default_rng(0).standard_normal((1, 32, 32, 3), np.float32)
+    answers = [
+        Interpreter(model_content=content).get_signature_runner("classify")(pixel_values=x)["logits"]
+        for content in (made, sealed(made, {"vitexport.model": "large"}))
+    ]
+    assert np.array_equal(*answers)
 
 
 # ------------------------------------------------------------------------------------------- litert-torch's own traps

@@ -9,6 +9,7 @@ import shutil
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,10 @@ from vitexport.contract import (
     FileEntry,
     GoldenCase,
     Manifest,
+    Result,
     Rung,
+    Size,
+    Traits,
     Variant,
 )
 from vitexport.errors import BadRequest, WorldFailed
@@ -180,6 +184,21 @@ def complete(folder: Path, target: str, exams: Sequence[Exam], artifact: Artifac
     )
     (folder / MANIFEST_NAME).write_bytes(encode(manifest))
     return tuple(Bundle(folder, manifest, rung) for rung in manifest.rungs)
+
+
+def state_oldest(bundle: Bundle, traits: Traits, results: Sequence[Result]) -> None:
+    """Write into a bundle's manifest, of each variant at each size, the oldest runtime that it passed in."""
+    ages = (*traits.older, *(provider for provider in traits.providers if provider not in traits.older))
+    passed = {(r.size, r.precision, r.provider): r.parity.runtime for r in results if r.verdict == "passed"}
+
+    def oldest(size: Size, precision: str) -> str:
+        return next((passed[key] for age in ages if (key := (size, precision, age)) in passed), "")
+
+    rungs = tuple(
+        replace(rung, variants=tuple(replace(v, oldest_runtime=oldest(rung.size, v.precision)) for v in rung.variants))
+        for rung in bundle.manifest.rungs
+    )
+    (bundle.directory / MANIFEST_NAME).write_bytes(encode(replace(bundle.manifest, rungs=rungs)))
 
 
 def _rung(folder: Path, exam: Exam, variants: tuple[Variant, ...]) -> Rung:

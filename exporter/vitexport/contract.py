@@ -294,6 +294,9 @@ class Variant:
     requires: tuple[str, ...] = ()
     """Device features without which it cannot run, such as ``shader-f16``."""
     metric: Metric = "drift"
+    oldest_runtime: str = ""
+    """The oldest runtime that it was proven in when it was exported, such as ``tflite-runtime 2.14.0``; empty where the
+    target is proven in today's alone."""
 
 
 @dataclass(frozen=True)
@@ -557,6 +560,9 @@ class Traits:
     precisions: tuple[Precision, ...]
     providers: tuple[str, ...]
     """Each variant is proven on every one of them."""
+    older: tuple[str, ...] = ()
+    """Those of ``providers``, the oldest first, that are runtimes of years ago. What passes there is stated in the
+    manifest; what does not is their limit and no fault of the artifact, hence ``not run``, whatever is required."""
     needs: tuple[Need, ...] = ()
     options: tuple[str, ...] = ()
     """Fields of :class:`ExportRequest` beyond the common ones that it honours: ``dynamic``, ``runtime``, ..."""

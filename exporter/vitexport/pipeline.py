@@ -63,9 +63,15 @@ def exit_code(report: Report) -> int:
     """0, or that of a failed parity; ``require_proof`` counts ``not run`` as failed, ``require_device`` also a verdict
     that a stand-in gave."""
     bad = {"failed", "not run"} if report.request.require_proof else {"failed"}
-    failed = any(r.verdict in bad for r in report.results)
-    absent = report.request.require_device and any(r.device_verdict != "passed" for r in report.results)
+    binding = [r for r in report.results if binds(r)]
+    failed = any(r.verdict in bad for r in binding)
+    absent = report.request.require_device and any(r.device_verdict != "passed" for r in binding)
     return ParityFailed.exit_code if failed or absent else OK
+
+
+def binds(result: Result) -> bool:
+    """Whether ``not run`` may be held against it: what an older runtime cannot run, nobody can require."""
+    return result.provider not in registry.target(result.target).traits.older
 
 
 def default_out(request: ExportRequest) -> Path:
@@ -148,12 +154,16 @@ def _produce(target: Target, asked: ExportRequest, exams: tuple[Exam, ...], stag
     folder = stage / target.traits.name
     folder.mkdir()
     artifact = target.lower(tuple(exam.source for exam in exams), asked, folder)
-    return [
+    made = bundles.complete(folder, target.traits.name, exams, artifact)
+    proofs = [
         proof.prove(target, bundle, variant.precision, provider, exam.cases)
-        for exam, bundle in zip(exams, bundles.complete(folder, target.traits.name, exams, artifact), strict=True)
+        for exam, bundle in zip(exams, made, strict=True)
         for variant in bundle.rung.variants
         for provider in target.traits.providers
     ]
+    if target.traits.older:
+        bundles.state_oldest(made[0], target.traits, [proven.result for proven in proofs])
+    return proofs
 
 
 def _report(

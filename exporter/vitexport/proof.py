@@ -77,6 +77,8 @@ def prove(target: Target, bundle: Bundle, precision: str, provider: str, cases: 
                     parity.contrast(bundle.rung.outputs, [c.reference for c in cases if c.kind == "photo"]),
                 )
                 judged = replace(judged, runtime=session.device.runtime)
+                if judged.verdict == "failed" and provider in target.traits.older:
+                    raise RuntimeUnavailable(f"{judged.runtime} computes it wrongly: {judged.reason}")
                 if isinstance(session, Gated):
                     judged = _gated(judged, session.gates(asked, [run.outputs for run in runs], judged))
             result = on_device(replace(blank, parity=judged, placement=session.placement), session.device)

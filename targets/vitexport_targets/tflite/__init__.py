@@ -39,7 +39,8 @@ class TFLite:
         name="tflite",
         summary="one .tflite for LiteRT on Android, iOS, embedded Linux and in browsers",
         precisions=(replace(FP32, default=True), replace(FP16, default=True), *FEWER_BITS),
-        providers=("interpreter", "compiled-model", "wasm", "webgpu"),
+        providers=("interpreter", "compiled-model", "wasm", "webgpu", "tflite-runtime"),
+        older=("tflite-runtime",),
         needs=(Need("python", "litert_torch", _INSTALL), Need("python", "ai_edge_quantizer", _INSTALL)),
         options=("image_input",),
     )
@@ -54,6 +55,10 @@ class TFLite:
             from vitexport_targets.tflite.web import open_on_the_web
 
             return open_on_the_web(bundle, precision, provider, taps)
+        if provider == "tflite-runtime":
+            from vitexport_targets.tflite.legacy import open_in_legacy
+
+            return open_in_legacy(bundle, precision, taps)
         from vitexport_targets.tflite.native import open_natively
 
         return open_natively(bundle, precision, provider, taps)

@@ -30,13 +30,13 @@ def lower(traits: Traits, sources: tuple[SourceModel, ...], request: ExportReque
     interfaces = [chosen(source, request, ladder=len(sources) > 1) for source in sources]
     with step("lower", "tflite"):
         whole = convert(sources, interfaces)
-    said = {**metadata(sources[0]), "vitexport.proven_with": f"ai-edge-litert {version('ai-edge-litert')}"}
+    said = metadata(sources[0])
     variants = []
     for name in request.precisions:
         path = into / f"model_{name}.tflite"
         with step("lower", f"tflite {name}"), quietly():
             made = quantisation.quantised(whole, name, sources, interfaces)
-            path.write_bytes(sealed(made, said, quantised=name not in ("fp32", "fp16")))
+            path.write_bytes(sealed(made, said))
         held = traits.precision(name)
         variants.append(Variant(name, (path.name,), held.tolerance, metric=held.metric))
     toolchain = {name: version(name) for name in TOOLCHAIN}
