@@ -294,6 +294,8 @@ class Variant:
     requires: tuple[str, ...] = ()
     """Device features without which it cannot run, such as ``shader-f16``."""
     metric: Metric = "drift"
+    only: tuple[str, ...] = ()
+    """The providers that it is for, which others would run badly if at all. Empty: all of the target's."""
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,7 @@ export interface Variant {
   tolerance: number;
   requires: string[];
   metric: 'drift' | 'loss' | 'noise';
+  only: string[];
 }
 /**
  * A photo, the tensor PyTorch made of it and what PyTorch answered: a bundle carries its own exam.
