@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -15,7 +14,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from conftest import TESTS
+from conftest import TESTS, TINY
 from vitexport import ExportRequest, capture, export, models, photos
 from vitexport.contract import Report, SourceModel
 from vitexport.errors import LoweringFailed
@@ -264,17 +263,26 @@ def test_products_of_full_int8_weights_do_not_saturate():
     assert (_dynamic(np.full((64, 32), 127, np.int8), np.int8(0)) == 64 * 255 * 127).all()
 
 
-def test_a_process_keeps_its_own_logging():
-    """onnxruntime.quantization configures the root logger as it is imported."""
-    code = f"""
-import logging
-from vitexport import ExportRequest, capture, models, photos
-from vitexport_targets import _onnx_bits, _onnx_graph
-source = capture.capture(models.build(ExportRequest(model={ROOMY!r})), "x", photos.probes(None))
-for name in _onnx_bits.RECIPES:
-    _onnx_bits.in_precision(_onnx_graph.to_model(source), name, source)
-print(logging.root.handlers, logging.root.level, logging.root.manager.disable)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == f"[] {logging.WARNING} 0\n"
-    assert "INFO" not in done.stderr
+def test_a_process_keeps_its_own_logging(source: SourceModel, monkeypatch: pytest.MonkeyPatch):
+    """onnxruntime.quantization configures the root logger as it is imported, and talks of every node."""
+    for name in [name for name in sys.modules if name.startswith("onnxruntime.quantization")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(logging.root, "handlers", [])
+    before = (logging.root.level, logging.root.manager.disable)
+    for name in RECIPES:
+        in_precision(_onnx_graph.to_model(source), name, source)
+    assert "onnxruntime.quantization.matmul_nbits_quantizer" in sys.modules
+    assert (logging.root.level, logging.root.manager.disable) == before
+    assert logging.root.handlers == []
+
+
+def test_an_open_batch_stays_open(tmp_path: Path):
+    report = export(
+        ExportRequest(model=TINY, targets=("onnx",), precisions=tuple(RECIPES), dynamic=("batch",), out=str(tmp_path))
+    )
+    assert {r.precision: r.parity.images for r in report.results} == dict.fromkeys(
+        RECIPES, len(photos.probes(None)) + 1
+    )
+    for name in RECIPES:
+        session = onnxruntime.InferenceSession(Path(report.out) / "onnx" / _FILES[name])
+        assert session.run(None, {"pixel_values": np.zeros((7, 3, 32, 32), np.float32)})[0].shape == (7, 5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,7 +10,6 @@ import pytest
 import web_bundles
 from vitexport import parity
 from vitexport.bundle import read_golden
-from vitexport.contract import Bundle
 from vitexport.errors import RuntimeUnavailable
 from vitexport.preview import Site, serve
 from vitexport_targets.webgpu import TARGET
@@ -23,13 +23,12 @@ pytestmark = pytest.mark.browser
 #: SNR in dB that three random layers keep; ONNX Runtime's CPU provider has the same (tests/test_onnx_precisions.py).
 LEAST = {"w8": 30.0, "w8-dyn": 25.0, "w8a8": 20.0, "w4": 8.0}
 
-
-@pytest.fixture(scope="module")
-def bundle() -> Bundle:
-    return web_bundles.whole("roomy", ("fp32", *LEAST))
+PRECISIONS = ("fp32", *LEAST)
 
 
-def run(bundle: Bundle, precision: str, provider: str) -> tuple[float, Placement | None]:
+@cache
+def run(precision: str, provider: str) -> tuple[float, Placement | None]:
+    bundle = web_bundles.whole("roomy", PRECISIONS)
     golden = read_golden(bundle)[0]
     with TARGET.open(bundle, precision, provider) as session:
         answer = session.run(golden.pixel_values).outputs["logits"]
@@ -37,36 +36,34 @@ def run(bundle: Bundle, precision: str, provider: str) -> tuple[float, Placement
 
 
 @pytest.mark.parametrize("precision", LEAST)
-def test_webassembly_runs_every_precision(bundle: Bundle, precision: str) -> None:
-    snr, placement = run(bundle, precision, "wasm")
+def test_webassembly_runs_every_precision(precision: str) -> None:
+    snr, placement = run(precision, "wasm")
     assert snr > LEAST[precision]
     assert placement is not None
     assert placement.nodes.keys() == {"CPUExecutionProvider"}
 
 
 @pytest.mark.parametrize("precision", ["w8", "w4"])
-def test_webgpu_runs_every_node_of_packed_weights(bundle: Bundle, precision: str) -> None:
+def test_webgpu_runs_every_node_of_packed_weights(precision: str) -> None:
     """In float32, so that an adapter without shader-f16, as this one, has them too."""
-    snr, placement = run(bundle, precision, "webgpu")
+    snr, placement = run(precision, "webgpu")
     assert snr > LEAST[precision]
     assert placement is not None
     assert placement.nodes.keys() == {"WebGpuExecutionProvider"}
     assert placement.fallback == ()
-    assert bundle.variant(precision).requires == ()
 
 
-def test_w8_is_the_float_network_once_it_is_loaded(bundle: Bundle) -> None:
+def test_w8_is_the_float_network_once_it_is_loaded() -> None:
     """As many nodes: what unpacks the weights is computed as the file is loaded."""
-    nodes = {}
-    for precision in ("fp32", "w8"):
-        with TARGET.open(bundle, precision, "webgpu") as session:
-            assert session.placement is not None
-            nodes[precision] = session.placement.nodes
-    assert nodes["w8"] == nodes["fp32"]
+    _, true = run("fp32", "webgpu")
+    _, placement = run("w8", "webgpu")
+    assert true is not None
+    assert placement == true
 
 
 @pytest.mark.parametrize("precision", ["w8-dyn", "w8a8"])
-def test_integers_are_not_run_on_the_gpu_and_the_reason_is_said(bundle: Bundle, precision: str) -> None:
+def test_integers_are_not_run_on_the_gpu_and_the_reason_is_said(precision: str) -> None:
+    bundle = web_bundles.whole("roomy", PRECISIONS)
     assert bundle.variant(precision).only == ("wasm",)
     with pytest.raises(
         RuntimeUnavailable, match=f"^{precision} on webgpu: made for wasm: the GPU has no kernels for its integers$"

@@ -14,6 +14,7 @@ from vitexport.contract import (
     Artifact,
     Bundle,
     ExportRequest,
+    Precision,
     Session,
     SourceModel,
     Traits,
@@ -34,11 +35,17 @@ REQUIRES = {"fp16": ("shader-f16",)}
 ONLY = {"w8-dyn": ("wasm",), "w8a8": ("wasm",)}
 
 
+def _offered(held: Precision) -> Precision:
+    """With the providers that it is for, where it is not for all."""
+    only = ONLY.get(held.name)
+    return replace(held, because=f"{held.because}; {' and '.join(only)} alone") if only else held
+
+
 class WebGpu:
     traits = Traits(
         name="webgpu",
         summary="a page that runs and checks the model in the browser, on WebGPU or WebAssembly",
-        precisions=(replace(FP32, default=True), replace(FP16, default=True), *FEWER_ONNX_BITS),
+        precisions=(replace(FP32, default=True), replace(FP16, default=True), *map(_offered, FEWER_ONNX_BITS)),
         providers=("webgpu", "wasm"),
         needs=(
             ort_web.NEED,
