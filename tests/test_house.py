@@ -91,5 +91,9 @@ def test_the_version_is_written_once_for_people_and_once_for_pip():
 def test_the_readme_names_every_command_target_precision_and_preset():
     for name in (*COMMANDS, *registry.names(), *models.presets()):
         assert f"`{name}`" in README or f"vitexport {name}" in README, name
+    for name in registry.names():
+        (row,) = (line for line in README.splitlines() if line.startswith(f"| `{name}` |"))
+        for precision in registry.target(name).traits.precisions:
+            assert f"`{precision.name}`" in row, (name, precision.name)
     for option in re.findall(r"--[a-z-]+", cli._export_parser().format_help()):
         assert option in README, option

@@ -136,14 +136,25 @@ def test_a_cap_below_one_tensor_says_which(tmp_path: Path, tiny: SourceModel):
 # ------------------------------------------------------------------------------- the same folder, other people's code
 
 
+#: transformers.js's name for each precision that it can open by name.
+DTYPES = {"fp32": "fp32", "fp16": "fp16", "int8": "w8", "q8": "w8-dyn", "q4": "w4"}
+
+
 @pytest.fixture(scope="module")
 def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("vit") / "out"
+    asked = tuple(DTYPES.values())
     report = export(
-        ExportRequest(model="vit_tiny", weights="random", targets=("onnx",), precisions=("fp32", "fp16"), out=str(out))
+        ExportRequest(model="vit_tiny", weights="random", targets=("onnx",), precisions=asked, out=str(out))
     )
-    assert [r.verdict for r in report.results] == ["passed", "passed"], report.results
+    assert {r.verdict for r in report.results} == {"passed"}, report.results
     return out / "onnx"
+
+
+def test_a_vit_in_four_bits_is_a_download_of_3_6_megabytes(vit: Path):
+    """Blocks for the products, int8 for the patch embedding and the table of positions: stock MatMulNBits is 4.7 MB."""
+    assert (vit / "onnx/model_q4.onnx").stat().st_size <= 3.6e6
+    assert (vit / "onnx/model_int8.onnx").stat().st_size <= 0.265 * (vit / "onnx/model.onnx").stat().st_size
 
 
 def test_a_vit_opens_in_optimum_unchanged(vit: Path):
@@ -162,7 +173,7 @@ def test_a_vit_opens_in_optimum_unchanged(vit: Path):
     assert case.name == "astronaut"
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "fp16"])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_a_vit_opens_in_transformers_js_unchanged(vit: Path, dtype: str):
     if not (TESTS / "js" / "node_modules").is_dir():
         pytest.fail("tests/js/node_modules is missing. Run: make test")
@@ -172,12 +183,13 @@ def test_a_vit_opens_in_transformers_js_unchanged(vit: Path, dtype: str):
     answer = json.loads(done.stdout)
     assert answer["dims"] == [1, 3, 224, 224]
     assert answer["labels"] == 1000
-    output, variant = read_bundle(vit).rung.outputs[0], read_bundle(vit).variant(dtype)
+    output, variant = read_bundle(vit).rung.outputs[0], read_bundle(vit).variant(DTYPES[dtype])
     golden = read_golden(read_bundle(vit))[0].reference["logits"]
     got = np.array([answer["logits"]], np.float32)
     off = parity.drift(got, golden) if variant.metric == "drift" else parity.noise(parity.snr_db(got, golden))
     assert off <= variant.tolerance
-    assert parity.agreement(got, golden, output) == 1.0
+    if variant.metric != "loss":
+        assert parity.agreement(got, golden, output) == 1.0
     # Its pixels come from sharp's cubic filter, which is not Pillow's: measured 0.028 in units of the standard
     # deviation. A crop that is one pixel off is 0.1, another mean is 0.5.
     assert answer["meanPixelDifference"] < 0.05

@@ -297,6 +297,8 @@ class Variant:
     oldest_runtime: str = ""
     """The oldest runtime that it was proven in when it was exported, such as ``tflite-runtime 2.14.0``; empty where the
     target is proven in today's alone."""
+    only: tuple[str, ...] = ()
+    """The providers that it is for, which others would run badly if at all. Empty: all of the target's."""
 
 
 @dataclass(frozen=True)

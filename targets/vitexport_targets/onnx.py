@@ -2,7 +2,7 @@
 
 ::
 
-    config.json  preprocessor_config.json  onnx/model.onnx  onnx/model_fp16.onnx
+    config.json  preprocessor_config.json  onnx/model.onnx  onnx/model_fp16.onnx  onnx/model_q4.onnx
 """
 
 from __future__ import annotations
@@ -24,10 +24,19 @@ from vitexport.contract import (
     Variant,
 )
 from vitexport_targets import _onnx_graph
-from vitexport_targets._precisions import FP16, FP32
+from vitexport_targets._onnx_bits import in_precision
+from vitexport_targets._precisions import FEWER_ONNX_BITS, FP16, FP32
 
-#: transformers.js names files by precision: https://huggingface.co/docs/transformers.js/guides/dtypes
-_FILES = {"fp32": "onnx/model.onnx", "fp16": "onnx/model_fp16.onnx"}
+#: transformers.js names files by what it calls dtypes (https://huggingface.co/docs/transformers.js/guides/dtypes):
+#: ``q8``, its default on WebAssembly, is ``quantized``. It has none for calibrated activations.
+_FILES = {
+    "fp32": "onnx/model.onnx",
+    "fp16": "onnx/model_fp16.onnx",
+    "w8": "onnx/model_int8.onnx",
+    "w8-dyn": "onnx/model_quantized.onnx",
+    "w8a8": "onnx/model_w8a8.onnx",
+    "w4": "onnx/model_q4.onnx",
+}
 
 #: Pillow's numbers, which transformers stores as ``resample``.
 _RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
@@ -37,7 +46,7 @@ class Onnx:
     traits = Traits(
         name="onnx",
         summary="one self-contained .onnx, laid out for ONNX Runtime, Optimum and transformers.js",
-        precisions=(replace(FP32, default=True), FP16),
+        precisions=(replace(FP32, default=True), FP16, *FEWER_ONNX_BITS),
         providers=("cpu",),
         options=("dynamic", "max_file_bytes"),
     )
@@ -54,7 +63,7 @@ class Onnx:
         model = _onnx_graph.to_model(source)
         variants = []
         for precision in request.precisions:
-            graph = _onnx_graph.to_fp16(model) if precision == "fp16" else model
+            graph = in_precision(model, precision, source)
             path = folder / _FILES[precision]
             names = _onnx_graph.save(graph, path, request.max_file_bytes)
             files = tuple((path.parent / name).relative_to(root).as_posix() for name in names)

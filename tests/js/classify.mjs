@@ -1,5 +1,5 @@
 // Opens an exported folder in transformers.js, unchanged, and prints as JSON what it makes of one golden case.
-// usage: node classify.mjs FOLDER CASE DTYPE, where CASE is the number of a golden case and DTYPE fp32 or fp16
+// usage: node classify.mjs FOLDER CASE DTYPE, where CASE is the number of a golden case and DTYPE fp32, fp16, q8, ...
 import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { AutoModelForImageClassification, AutoProcessor, RawImage, Tensor, env } from "@huggingface/transformers";

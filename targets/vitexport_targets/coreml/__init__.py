@@ -13,12 +13,10 @@ import sys
 from pathlib import Path
 
 from vitexport.contract import Artifact, Bundle, ExportRequest, Need, Precision, Session, SourceModel, Traits
+from vitexport_targets._precisions import LARGEST_LOSS
 
 #: Core ML's compute units, by coremltools' names; elsewhere the evaluator stands in for all of them.
 _COMPUTE_UNITS = ("cpu_only", "cpu_and_gpu", "cpu_and_ne", "all")
-
-#: Noise of half the answer's power: beyond it there is little left to speak of.
-LARGEST_LOSS = 0.707
 
 FP32 = Precision(
     "fp32",

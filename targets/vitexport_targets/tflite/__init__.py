@@ -12,23 +12,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from vitexport.contract import Artifact, Bundle, ExportRequest, Need, Precision, Session, SourceModel, Traits
-from vitexport_targets._precisions import FP16, FP32
-
-#: Noise of half the answer's power. How much of it is worth the bytes is the user's to say, and the report's to show.
-LARGEST_LOSS = 0.707
-
-
-def _fewer_bits(name: str, what: str) -> Precision:
-    return Precision(name, LARGEST_LOSS, f"{what}: at most half the answer's power", metric="loss")
-
+from vitexport.contract import Artifact, Bundle, ExportRequest, Need, Session, SourceModel, Traits
+from vitexport_targets._precisions import FP16, FP32, W8, W8_DYN, W8A8, fewer_bits
 
 FEWER_BITS = (
-    _fewer_bits("w8", "int8 weights, float arithmetic"),
-    _fewer_bits("w8-dyn", "int8 weights, activations quantised on the fly"),
-    _fewer_bits("w8a8", "int8 weights and calibrated int8 activations of fully-connected layers and convolutions"),
-    _fewer_bits("w8a16", "the same with int16 activations"),
-    _fewer_bits("w4", "int4 weights in blocks of 32, activations quantised on the fly"),
+    W8,
+    W8_DYN,
+    W8A8,
+    fewer_bits("w8a16", "the same with int16 activations"),
+    fewer_bits("w4", "int4 weights in blocks of 32, activations quantised on the fly"),
 )
 
 _INSTALL = "Run: pip install 'vitexport[tflite]'"

@@ -16,6 +16,7 @@ from vitexport.contract import SourceModel
 from vitexport.errors import LoweringFailed
 from vitexport.quantize.calibration import calibration
 from vitexport_targets._onnx_graph import first_line
+from vitexport_targets._precisions import LEAST_SHARE
 from vitexport_targets.tflite.signature import Interface, fed
 from vitexport_targets.tflite.weights import constants
 
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 #: What static quantisation is for: in a ViT, quantising everything else too is 2 to 4 times slower than quantising
 #: on the fly, and 11 dB worse.
 _MATRIX = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D")
-
-#: Of all weights, the share that must be in the type asked for: tables of positions, biases and norms stay float.
-LEAST_SHARE = 0.8
 
 
 @dataclass(frozen=True)

@@ -14,26 +14,38 @@ from vitexport.contract import (
     Artifact,
     Bundle,
     ExportRequest,
+    Precision,
     Session,
     SourceModel,
     Traits,
 )
 from vitexport_targets import _chromium
-from vitexport_targets._precisions import FP16, FP32
+from vitexport_targets._precisions import FEWER_ONNX_BITS, FP16, FP32
 from vitexport_targets.webgpu import ort_web
 
-#: Best first: half the download and, where the GPU computes it, up to twice the speed.
-PREFERENCE = ("fp16", "fp32")
+#: Best first: float16 is half the download and, where the GPU computes it, up to twice the speed. What loses more than
+#: rounding is taken where a page asks for it, or where there is nothing better.
+PREFERENCE = ("fp16", "fp32", "w8", "w4", "w8-dyn", "w8a8")
 
 #: Device features without which WebGPU cannot run a precision.
 REQUIRES = {"fp16": ("shader-f16",)}
+
+#: Of the providers, those that a precision is for, where it is not for all: of integers, onnxruntime-web's WebGPU
+#: provider knows DequantizeLinear alone, and leaves the rest (in ``w8-dyn`` all products) to the CPU.
+ONLY = {"w8-dyn": ("wasm",), "w8a8": ("wasm",)}
+
+
+def _offered(held: Precision) -> Precision:
+    """With the providers that it is for, where it is not for all."""
+    only = ONLY.get(held.name)
+    return replace(held, because=f"{held.because}; {' and '.join(only)} alone") if only else held
 
 
 class WebGpu:
     traits = Traits(
         name="webgpu",
         summary="a page that runs and checks the model in the browser, on WebGPU or WebAssembly",
-        precisions=(replace(FP32, default=True), replace(FP16, default=True)),
+        precisions=(replace(FP32, default=True), replace(FP16, default=True), *map(_offered, FEWER_ONNX_BITS)),
         providers=("webgpu", "wasm"),
         needs=(
             ort_web.NEED,

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from vitexport.contract import Artifact, ExportRequest, Precision, SourceModel, Traits, Variant
 from vitexport_targets import _onnx_graph
-from vitexport_targets.webgpu import PREFERENCE, REQUIRES, ort_web
+from vitexport_targets._onnx_bits import in_precision
+from vitexport_targets.webgpu import ONLY, PREFERENCE, REQUIRES, ort_web
 
 _HERE = Path(__file__).parent
 
@@ -29,12 +30,11 @@ def _at_every_size(
     held: Precision, sources: tuple[SourceModel, ...], request: ExportRequest, into: Path
 ) -> list[Variant]:
     """One precision's variant for each source."""
-    models = [_onnx_graph.to_model(source) for source in sources]
-    if held.name == "fp16":
-        models = [_onnx_graph.to_fp16(model) for model in models]
+    models = [in_precision(_onnx_graph.to_model(source), held.name, source) for source in sources]
     if len(models) == 1:
         written = [_onnx_graph.save(models[0], into / f"model_{held.name}.onnx", request.max_file_bytes)]
     else:
         paths = [into / f"model_{held.name}_{source.size}.onnx" for source in sources]
         written = _onnx_graph.save_ladder(models, paths, f"weights_{held.name}", request.max_file_bytes)
-    return [Variant(held.name, files, held.tolerance, REQUIRES.get(held.name, ()), held.metric) for files in written]
+    requires, only = REQUIRES.get(held.name, ()), ONLY.get(held.name, ())
+    return [Variant(held.name, files, held.tolerance, requires, held.metric, only) for files in written]

@@ -85,6 +85,7 @@ export interface Variant {
   requires: string[];
   metric: 'drift' | 'loss' | 'noise';
   oldest_runtime: string;
+  only: string[];
 }
 /**
  * A photo, the tensor PyTorch made of it and what PyTorch answered: a bundle carries its own exam.

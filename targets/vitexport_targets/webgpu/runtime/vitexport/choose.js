@@ -42,17 +42,17 @@ export function rankRungs(rungs, { size, frame, budgetMs }) {
 
 /**
  * Every pair of precision and provider, best first: the manifest's order on WebGPU, then on WebAssembly, where a
- * variant made for a GPU feature comes last (it gains nothing there).
+ * variant made for it comes first, and one made for a GPU feature last (it gains nothing there).
  * @param {readonly Variant[]} variants
  * @param {ReadonlySet<string> | string} gpu the device's features, or why there is no device
  * @param {Wishes} wishes
  * @returns {Candidate[]}
  */
 export function rank(variants, gpu, wishes) {
-  const plainFirst = [...variants].sort((a, b) => Number(a.requires.length > 0) - Number(b.requires.length > 0));
+  const fitting = [...variants].sort((a, b) => fit(b) - fit(a));
   return [
     ...variants.map((variant) => ({ variant, provider: /** @type {const} */ ('webgpu'), obstacle: gpuObstacle(variant, gpu) })),
-    ...plainFirst.map((variant) => ({ variant, provider: /** @type {const} */ ('wasm'), obstacle: null })),
+    ...fitting.map((variant) => ({ variant, provider: /** @type {const} */ ('wasm'), obstacle: null })),
   ].filter(
     ({ variant, provider }) =>
       (wishes.precision ?? variant.precision) === variant.precision && (wishes.provider ?? provider) === provider,
@@ -60,10 +60,19 @@ export function rank(variants, gpu, wishes) {
 }
 
 /**
+ * How well WebAssembly suits it.
+ * @param {Variant} variant
+ */
+const fit = (variant) => Number(variant.only.length > 0) - Number(variant.requires.length > 0);
+
+/**
  * @param {Variant} variant
  * @param {ReadonlySet<string> | string} gpu
  */
 function gpuObstacle(variant, gpu) {
+  if (variant.only.length > 0 && !variant.only.includes('webgpu')) {
+    return `made for ${variant.only.join(' and ')}: the GPU has no kernels for its integers`;
+  }
   if (typeof gpu === 'string') return gpu;
   const missing = variant.requires.filter((feature) => !gpu.has(feature));
   return missing.length > 0 ? `adapter has no ${missing.join(', ')}` : null;
