@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -337,28 +335,7 @@ def test_litert_js_still_computes_layer_scale_wrongly_on_the_gpu(folded: bool, r
     assert (drift <= 1e-5) is right, drift
 
 
-# ------------------------------------------------------------------------------------------------------- bad files
-
-Harm = Callable[[bytes], bytes]
-BAD: dict[str, tuple[Harm, str]] = {
-    "cut short": (lambda content: content[: len(content) // 2], "model_fp32.tflite"),
-    "another identifier": (lambda content: content[:4] + b"TFL9" + content[8:], "model_fp32.tflite"),
-    "empty": (lambda content: b"", "model_fp32.tflite"),
-    "offsets out of range": (lambda content: b"\xff\xff\xff\x7f" + content[4:], "model_fp32.tflite"),
-}
-
-
-@pytest.mark.parametrize(("harm", "said"), BAD.values(), ids=BAD)
-@pytest.mark.parametrize("provider", ["interpreter", "compiled-model"])
-def test_a_damaged_file_gets_a_sentence(
-    harm: Harm, said: str, provider: str, roomy: tuple[Report, Bundle], tmp_path: Path
-):
-    bundle = replace(roomy[1], directory=tmp_path)
-    (tmp_path / "model_fp32.tflite").write_bytes(harm(roomy[1].path("model_fp32.tflite").read_bytes()))
-    with pytest.raises((LoweringFailed, BadRequest)) as refused:
-        TARGET.open(bundle, "fp32", provider)
-    assert said in str(refused.value)
-    assert "\n" not in str(refused.value)
+# ------------------------------------------------------------------------------------------------- without a browser
 
 
 def test_without_the_npm_package_the_web_is_not_run_and_says_how(

@@ -14,6 +14,8 @@ import numpy as np
 from vitexport.contract import INPUT_NAME, Bundle, ExportRequest, OutputSpec, Preprocessing, Rung, Size, SourceModel
 from vitexport.errors import BadRequest
 from vitexport.preprocess import pixels
+from vitexport_targets.tflite.flatbuffer import BadFile
+from vitexport_targets.tflite.structure import Structure
 
 if TYPE_CHECKING:
     from vitexport.contract import Tensor, Tensors
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 Feed = Literal["image", "nhwc", "nchw"]
 
 _NAMES = {"image": "image", "nhwc": INPUT_NAME, "nchw": INPUT_NAME}
+
+#: What numpy has and a parity can be taken of.
+_NUMBERS = ("float32", "float16", "float64", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
 
 #: Attention, in torch's core operators and in those it is captured with.
 _ATTENTION = ("scaled_dot_product_attention", "bmm", "matmul", "softmax")
@@ -41,6 +46,16 @@ class Interface:
         return _NAMES[self.feed]
 
 
+@dataclass(frozen=True)
+class Entrance:
+    """How a file is called at one size: the signature, and its one input."""
+
+    signature: str
+    input: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
 def chosen(source: SourceModel, request: ExportRequest, *, ladder: bool) -> Interface:
     """``--image-input`` and ``--tensor-input`` decide; else what suits the network. A clip is taken as PyTorch does."""
     if source.preprocessing.clip is not None:
@@ -56,12 +71,32 @@ def signature_name(task: str, size: Size, *, ladder: bool) -> str:
 
 
 def find(bundle: Bundle, signatures: Any) -> str:
-    """The signature for the bundle's size. Raises ``BadRequest``."""
+    """The signature for the bundle's size. Raises ``BadFile``."""
     task, size = bundle.manifest.task, bundle.rung.size
     for name in (signature_name(task, size, ladder=True), signature_name(task, size, ladder=False)):
         if name in signatures:
             return name
-    raise BadRequest(f"The file has no signature '{task}'; it has {', '.join(signatures) or 'none'}. Export it again.")
+    raise BadFile(f"The file has no signature '{task}'; it has {', '.join(signatures) or 'none'}")
+
+
+def entrance(bundle: Bundle, file: str, structure: Structure) -> Entrance:
+    """The way into ``file`` for the bundle's size. Raises ``BadFile`` where it is not what the manifest describes."""
+    key = find(bundle, structure.signatures)
+    signature = structure.signatures[key]
+    if len(signature.inputs) != 1:
+        raise BadFile(f"{file}: '{key}' takes {len(signature.inputs)} inputs, and vitexport's files take one")
+    ((name, given),) = signature.inputs.items()
+    own = (1, *bundle.rung.preprocessing.input_shape)
+    takes = [("float32", own)]
+    if bundle.rung.preprocessing.clip is None:
+        nhwc = (1, *own[2:], 3)
+        takes += [("float32", nhwc), ("uint8", nhwc)]
+    if (given.dtype, given.shape) not in takes:
+        raise BadFile(f"{file}: '{name}' is {given.dtype} {given.shape}, and the manifest describes {own}")
+    for answer, tensor in signature.outputs.items():
+        if tensor.dtype not in _NUMBERS:
+            raise BadFile(f"{file}: '{answer}' is {tensor.dtype}, and vitexport's files answer numbers")
+    return Entrance(key, name, given.shape, given.dtype)
 
 
 def _likes_nhwc(source: SourceModel) -> bool:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Literal, cast
 from vitexport.contract import Bundle, Session
 from vitexport.errors import BadRequest, LoweringFailed, MissingToolchain, RuntimeUnavailable
 from vitexport_targets.tflite.litertjs import open_in_litertjs
-from vitexport_targets.tflite.signature import collected, fed, find
-from vitexport_targets.tflite.trial import tried
-from vitexport_targets.tflite.weights import interfaces
+from vitexport_targets.tflite.signature import collected, entrance, fed
+from vitexport_targets.tflite.trial import held, tried
 
 if TYPE_CHECKING:
     from vitexport.contract import Tensor, Tensors
@@ -24,19 +23,17 @@ def open_on_the_web(bundle: Bundle, precision: str, provider: str, taps: tuple[s
     if taps:
         raise BadRequest("LiteRT.js shows no intermediate values. Ask the interpreter for them.")
     path, rung = bundle.path(bundle.variant(precision).files[0]), bundle.rung
-    tried(path)  # what it lets through can be read
-    takes = interfaces(path.read_bytes())
-    signature = find(bundle, takes)
-    ((name, shape, dtype),) = takes[signature]
+    way = entrance(bundle, path.name, held(path))
+    tried(path)
 
     def feed(pixel_values: Tensor) -> dict[str, Tensor]:
-        return {name: fed(pixel_values, shape, dtype, rung.preprocessing)}
+        return {way.input: fed(pixel_values, way.shape, way.dtype, rung.preprocessing)}
 
     def collect(raw: Tensors) -> dict[str, Tensor]:
         return collected(raw, rung)
 
     try:
-        return open_in_litertjs(path, signature, cast(Literal["wasm", "webgpu"], provider), feed, collect)
+        return open_in_litertjs(path, way.signature, cast(Literal["wasm", "webgpu"], provider), feed, collect)
     except MissingToolchain as missing:
         raise RuntimeUnavailable(str(missing).rstrip(".")) from missing
     except LoweringFailed as refusal:

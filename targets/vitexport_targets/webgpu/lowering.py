@@ -37,4 +37,4 @@ def _at_every_size(
         paths = [into / f"model_{held.name}_{source.size}.onnx" for source in sources]
         written = _onnx_graph.save_ladder(models, paths, f"weights_{held.name}", request.max_file_bytes)
     requires, only = REQUIRES.get(held.name, ()), ONLY.get(held.name, ())
-    return [Variant(held.name, files, held.tolerance, requires, held.metric, only) for files in written]
+    return [Variant(held.name, files, held.tolerance, requires, held.metric, only=only) for files in written]

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import numpy as np
-import tflite
 
 from vitexport import preview
 from vitexport.contract import Device, Placement, Run, Session
@@ -28,6 +27,7 @@ from vitexport_targets._browser import (
 )
 from vitexport_targets.tflite.litertjs import VERSION, Accelerator, packages
 from vitexport_targets.tflite.litertjs.console import complaint, cpu_provider, read_placement
+from vitexport_targets.tflite.structure import read
 
 if TYPE_CHECKING:
     from playwright.async_api import Page
@@ -138,13 +138,12 @@ def _site(path: Path) -> preview.Site:
 
 def _graph_of(path: Path, signature: str) -> tuple[int, list[int]]:
     """Where ``signature``'s graph comes among those that signatures name, and how many ops each of these has."""
-    model = tflite.Model.GetRootAs(path.read_bytes())
-    named = [model.SignatureDefs(i) for i in range(model.SignatureDefsLength())]
-    graphs = {entry.SignatureKey().decode(): entry.SubgraphIndex() for entry in named}
+    structure = read(path.read_bytes(), path.name)
+    graphs = {key: entry.graph for key, entry in structure.signatures.items()}
     if signature not in graphs:
         raise LoweringFailed(f"'{path.name}' has no signature '{signature}'. It has: {', '.join(graphs) or 'none'}.")
     order = sorted(set(graphs.values()))
-    return order.index(graphs[signature]), [model.Subgraphs(i).OperatorsLength() for i in order]
+    return order.index(graphs[signature]), [len(structure.graphs[i].operations) for i in order]
 
 
 def _packed(values: Tensor) -> dict[str, Any]:
