@@ -17,11 +17,16 @@ if TYPE_CHECKING:
 #: what else is quantised; that is no fault of the file, which runs everywhere else.
 _ON_GPU = ("fp32", "fp16")
 
+#: What it takes and answers nonsense to: a ViT's SNR is -0.7 dB (LiteRT.js 2.5.3, 659 of 759 operations on the GPU).
+_WRONG_ON_GPU = ("w8-dyn", "w8a8")
+
 
 def open_on_the_web(bundle: Bundle, precision: str, provider: str, taps: tuple[str, ...] = ()) -> Session:
     """Raises ``RuntimeUnavailable`` where there is no browser, no npm package or no adapter: the file needs none."""
     if taps:
         raise BadRequest("LiteRT.js shows no intermediate values. Ask the interpreter for them.")
+    if provider == "webgpu" and precision in _WRONG_ON_GPU:
+        raise RuntimeUnavailable(f"LiteRT.js's GPU delegate computes {precision} of a ViT wrongly, and does not say so")
     path, rung = bundle.path(bundle.variant(precision).files[0]), bundle.rung
     way = entrance(bundle, path.name, held(path))
     tried(path)
