@@ -186,6 +186,10 @@ PLAIN: dict[str, tuple[Harm, str]] = {
         objects(lambda m: setattr(m.signatureDefs[0], "signatureKey", "serving\n")),
         "no signature 'classify'; it has serving\N{REPLACEMENT CHARACTER}.",
     ),
+    "a name of a thousand letters": (
+        objects(lambda m: setattr(m.signatureDefs[0], "signatureKey", "x" * 1000)),
+        "no signature 'classify'; it has xxx",
+    ),
     "a signature of no graph": (
         objects(lambda m: setattr(m.signatureDefs[0], "subgraphIndex", 7)),
         "the signature 'classify' names graph 7, and there are 1.",
@@ -276,6 +280,7 @@ def test_what_is_plainly_wrong_is_said_by_every_provider_before_litert_sees_it(
             TARGET.open(bundle, "fp32", provider)
         assert said in str(refused.value)
         assert str(refused.value).isprintable()
+        assert len(str(refused.value)) < 300
         assert str(refused.value).endswith(". Export it again.")
 
 

@@ -270,6 +270,7 @@ REFUSED: dict[str, tuple[tuple[Step, ...], str]] = {
         r"^The op TANH \('value1'\) is not known .* reads ADD, AVERAGE_POOL",
     ),
     "an unknown custom op": ((Step("MaxUnpooling2D", (0,), IMAGE),), "^The op MaxUnpooling2D"),
+    "a custom op of two lines": ((Step("Max\nPool", (0,), IMAGE),), "^The op Max\N{REPLACEMENT CHARACTER}Pool "),
     "an unknown activation": (
         (Step("ADD", (0, drawn(4)), IMAGE, ADD(TANH)),),
         "^ADD 'value2' has the fused activation number 4, which vitexport's TFLite reader does not know",

@@ -137,7 +137,7 @@ def _kind(code: Any) -> str:
     # Codes above 127 do not fit the older field, and files older than the newer field have a 0 there.
     number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
     if number == tflite.BuiltinOperator.CUSTOM:
-        return str(code.CustomCode().decode())
+        return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in code.CustomCode().decode())
     return str(_KINDS.get(number, f"number {number}"))
 
 

@@ -18,6 +18,9 @@ from vitexport.errors import BadRequest
 #: refer to one table as often as that.
 MOST_TABLES: Final = 100_000
 
+#: Characters that a file's own words may take in a sentence: three lines. The names in ours have up to 60.
+_LONGEST: Final = 240
+
 _AGAIN = "Export it again."
 
 
@@ -29,8 +32,9 @@ class BadFile(BadRequest):
 
 
 def printable(said: str) -> str:
-    """On one line of a terminal, whatever a file calls its parts."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in said)
+    """On few lines of a terminal, whatever a file calls its parts."""
+    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in said)
+    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}..."
 
 
 class File:
