@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vitexport.bench import cpu_name
-from vitexport.contract import Bundle, Device, Placement, Run, Session
+from vitexport.contract import Bundle, Device, Placement, Run, Rung, Session
 from vitexport.errors import BadRequest, RuntimeUnavailable
 from vitexport_targets.tflite.sealing import facts
-from vitexport_targets.tflite.signature import collected, fed, find
-from vitexport_targets.tflite.trial import tried
+from vitexport_targets.tflite.signature import Entrance, collected, entrance, fed
+from vitexport_targets.tflite.trial import held, tried
 
 if TYPE_CHECKING:
     from vitexport.contract import Tensor
@@ -44,10 +44,10 @@ def open_in_legacy(bundle: Bundle, precision: str, taps: tuple[str, ...] = ()) -
     """Raises ``RuntimeUnavailable`` where there is no such environment, or where the old runtime refuses the file."""
     if taps:
         raise BadRequest("tflite-runtime shows no intermediate values here. Ask the interpreter for them.")
-    python = interpreter()
     path = bundle.path(bundle.variant(precision).files[0])
+    way = entrance(bundle, path.name, held(path))
     tried(path)  # a file that today's runtime refuses is bad, not new
-    return LegacySession(_Worker(python, path), bundle)
+    return LegacySession(_Worker(interpreter(), path), bundle.rung, way)
 
 
 def interpreter() -> Path:
@@ -129,22 +129,18 @@ class _Worker:
 class LegacySession(Session):
     """Without placement, which it does not tell."""
 
-    def __init__(self, worker: _Worker, bundle: Bundle) -> None:
-        self._worker, self._bundle = worker, bundle
-        takes = worker.hello["signatures"]
-        self._signature = find(bundle, takes)
-        ((self._input, (self._shape, self._dtype)),) = takes[self._signature].items()
+    def __init__(self, worker: _Worker, rung: Rung, way: Entrance) -> None:
+        self._worker, self._rung, self._way = worker, rung, way
         self.load_ms = worker.hello["load_ms"]
         self.process_id = worker.process_id
         self.device = Device(cpu_name(), worker.name, "tflite-runtime")
         self.placement: Placement | None = None
 
     def run(self, pixel_values: Tensor) -> Run:
-        rung = self._bundle.rung
-        given = fed(pixel_values, tuple(self._shape), self._dtype, rung.preprocessing)
-        answer = self._worker.ask({"signature": self._signature, "inputs": {self._input: _packed(given)}})
+        given = fed(pixel_values, self._way.shape, self._way.dtype, self._rung.preprocessing)
+        answer = self._worker.ask({"signature": self._way.signature, "inputs": {self._way.input: _packed(given)}})
         raw = {name: _unpacked(value) for name, value in answer["outputs"].items()}
-        return Run(collected(raw, rung), answer["ms"])
+        return Run(collected(raw, self._rung), answer["ms"])
 
     def __enter__(self) -> LegacySession:
         return self

@@ -1,8 +1,8 @@
 """The old runtime's side of the conversation: runs in its own environment, with nothing of ours to import.
 
-``python legacy_worker.py model.tflite`` speaks lines of JSON: first what it is and what the signatures take, then, for
-each ``{"signature", "inputs"}``, what the file makes of them. Arrays are ``{"dtype", "shape", "base64"}``. The end is
-a line that says why: ``unavailable`` or ``refused``.
+``python legacy_worker.py model.tflite`` speaks lines of JSON: first what it is, then, for each ``{"signature",
+"inputs"}``, what the file makes of them. Arrays are ``{"dtype", "shape", "base64"}``. The end is a line that says why:
+``unavailable`` or ``refused``.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def converse(path: str, version: str) -> None:
     except (RuntimeError, ValueError) as error:
         say(version=version, refused=reason(error))
         return
-    say(version=version, load_ms=load_ms, signatures={name: takes(runner) for name, runner in runners.items()})
+    say(version=version, load_ms=load_ms)
     for line in sys.stdin:
         asked = json.loads(line)
         inputs = {name: unpacked(value) for name, value in asked["inputs"].items()}
@@ -52,11 +52,6 @@ def converse(path: str, version: str) -> None:
             say(refused=reason(error))
             return
         say(ms=ms, outputs={name: packed(value) for name, value in outputs.items()})
-
-
-def takes(runner: Any) -> dict[str, Any]:
-    about = runner.get_input_details()
-    return {name: [detail["shape"].tolist(), detail["dtype"].__name__] for name, detail in about.items()}
 
 
 def reason(error: Exception) -> str:
