@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import signal
 import time
 from dataclasses import replace
@@ -187,3 +188,12 @@ def tiny_once_there_is_a_report() -> Network:
     while not Path("out/report.json").is_file():
         time.sleep(0.05)
     return tiny()
+
+
+def interrupted_in_c() -> Network:
+    """In Python that is run from C, as extensions do while they are imported: the interpreter takes note of it."""
+    run = ctypes.pythonapi.PyRun_String
+    run.restype, run.argtypes = ctypes.py_object, [ctypes.c_char_p, ctypes.c_int, ctypes.py_object, ctypes.py_object]
+    names: dict[str, object] = {}
+    run(b"import signal, time; signal.raise_signal(signal.SIGINT); time.sleep(0)", 257, names, names)  # Py_file_input
+    raise AssertionError("the interruption was lost")

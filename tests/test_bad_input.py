@@ -228,3 +228,9 @@ def test_an_interruption_that_arrives_in_a_finaliser_is_not_lost(vitexport: Comm
     """Seen in CI: Ctrl-C came while an import's weak reference was called back, and the export went on to its end."""
     done = vitexport("--model", f"{TESTS / 'models.py'}:interrupted_by_{name}", *REFERENCE)
     expect(done, code, "Interrupted.")
+
+
+def test_an_interruption_in_python_that_c_runs_ends_as_any_other(vitexport: Command):
+    """Seen in a full run: the sentence was said, and then the interpreter ended itself by the signal (-2)."""
+    done = vitexport("--model", f"{TESTS / 'models.py'}:interrupted_in_c", *REFERENCE)
+    expect(done, 130, "Interrupted.")

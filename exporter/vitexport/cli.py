@@ -40,6 +40,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # KeyboardInterrupt itself, and no subclass, is remembered where it passes through Python that an extension runs
+        # from C, and ends the interpreter by the signal although it was caught (cpython's run_eval_code_obj).
+        signal.signal(signal.SIGINT, _interrupt)
     sys.unraisablehook = _interrupt_again
     try:
         code = _dispatch([a for a in arguments if a != "--debug"])
