@@ -78,6 +78,57 @@ def roomy_and_large() -> Network:
     return replace(tiny(), module=Roomy(width=4096))
 
 
+class Block(nn.Module):
+    """A transformer's, with tokens mixed by a matrix: a residual of two layers."""
+
+    def __init__(self, width: int, tokens: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.mix = nn.Linear(tokens, tokens)
+        self.fc1 = nn.Linear(width, 2 * width)
+        self.fc2 = nn.Linear(2 * width, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.mix(x.transpose(1, 2)).transpose(1, 2)
+        return x + self.fc2(torch.nn.functional.gelu(self.fc1(self.norm(x))))
+
+
+class Stacked(nn.Module):
+    """``Tiny`` with four blocks between its patches and its head."""
+
+    def __init__(self, width: int = 64, tokens: int = 16) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, 8, stride=8)
+        self.blocks = nn.ModuleList(Block(width, tokens) for _ in range(4))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, 5)
+        generator = torch.Generator().manual_seed(0)
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear | nn.Conv2d):
+                fan_in = layer.weight[0].numel()
+                layer.weight.data = torch.randn(layer.weight.shape, generator=generator) / fan_in**0.5
+                layer.bias.data = torch.randn(layer.bias.shape, generator=generator) * 0.1
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        tokens = self.patches(pixel_values).flatten(2).transpose(1, 2)
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.head(self.norm(tokens).mean(1))
+
+
+def stacked() -> Network:
+    return replace(tiny(), module=Stacked())
+
+
+def stacked_with_outliers() -> Network:
+    """In its third block each output of a layer has one weight that is a hundred times the others: int8's steps, one
+    size for each output, are as wide."""
+    module = Stacked()
+    weight = module.blocks[2].fc2.weight.data
+    weight[torch.arange(len(weight)), torch.arange(len(weight))] = 100 * weight.std()
+    return replace(tiny(), module=module)
+
+
 class TinyMask(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -31,6 +31,7 @@ Turn a PyTorch vision model into something that runs where users are, and prove 
   vitexport inspect MODEL                         what it costs at a size, before anything is downloaded
   vitexport check DIR                             prove a bundle again
   vitexport bench DIR                             time a bundle
+  vitexport diff DIR                              where it goes wrong, block by block
   vitexport preview DIR                           serve a bundle and open it in a browser
 """
 

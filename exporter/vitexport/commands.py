@@ -113,6 +113,30 @@ def _bench(arguments: list[str]) -> int:
     return OK
 
 
+def _diff(arguments: list[str]) -> int:
+    parser = _bundle_parser("diff", "Walk an artifact's blocks beside PyTorch's and name the first whose SNR falls.")
+    parser.add_argument("--precision", metavar="NAME", help="only this one (default: all that the bundle has)")
+    parser.add_argument("--provider", metavar="NAME", help="only this one (default: all that show what they compute)")
+    parser.add_argument("--out", metavar="FILE.png", help="where to draw it (default: diff.png beside the bundle)")
+    asked = parser.parse_args(arguments)
+    from vitexport import diff
+    from vitexport.progress import listen
+
+    found = diff.read(Path(asked.directory))
+    out = diff.place(asked.out, found)
+    with listen(Progress()):
+        traces = diff.diff(found, asked.precision, asked.provider)
+    diff.draw(traces, out)
+    if asked.json:
+        print_json(traces)
+    else:
+        from vitexport.diff.table import render
+
+        render(traces)
+        print(f"Drawn in {out}.")
+    return OK
+
+
 def _preview(arguments: list[str]) -> int:
     parser = Parser(prog="vitexport preview", description="Serve a bundle on this machine, for a browser to open.")
     parser.add_argument("directory")
@@ -158,5 +182,6 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "inspect": _inspect,
     "check": _check,
     "bench": _bench,
+    "diff": _diff,
     "preview": _preview,
 }

@@ -568,6 +568,9 @@ class Traits:
     needs: tuple[Need, ...] = ()
     options: tuple[str, ...] = ()
     """Fields of :class:`ExportRequest` beyond the common ones that it honours: ``dynamic``, ``runtime``, ..."""
+    shows: tuple[str, ...] = ()
+    """Providers that show what is computed on the way (``taps`` of :meth:`Target.open`), the quickest first. A target
+    that has any is :class:`Transparent`."""
 
     def precision(self, name: str) -> Precision:
         return next(p for p in self.precisions if p.name == name)
@@ -614,3 +617,22 @@ class Target(Protocol):
 
         Raises ``RuntimeUnavailable`` where this host cannot run it.
         """
+
+
+@dataclass(frozen=True)
+class Value:
+    """Something that a file computes on the way to its outputs."""
+
+    name: str
+    """In this file: what ``taps`` of :meth:`Target.open` takes."""
+    shape: tuple[int, ...] | None = None
+    """None where it is not known before it is computed."""
+
+
+@runtime_checkable
+class Transparent(Protocol):
+    """What a target is as well, whose files show what they compute on the way: ``vitexport diff`` asks it."""
+
+    def values(self, bundle: Bundle, precision: str) -> Mapping[str, Value]:
+        """The values of a variant that are floats and no outputs, in the order in which they are computed. The key is
+        what the float32 file of the same network calls it: quantisers may rename what they touch."""

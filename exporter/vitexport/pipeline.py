@@ -46,8 +46,7 @@ def export(request: ExportRequest) -> Report:
         seconds[what.name] += what.seconds or 0.0  # type: ignore[assignment]  # a Counter of floats adds just as well
 
     with listen(add_up), bundles.staging(out) as stage:
-        captured = [_capture(rung) for rung in _rungs(request)]
-        exams = tuple({exam.source.size: exam for exam in captured}.values())  # --pad-size may make two sizes one
+        exams = captured(request)
         proofs = [proof for target, asked in plan for proof in _produce(target, asked, exams, stage)]
         results = tuple(proof.result for proof in proofs)
         report = _report(request, out, exams, results, {name: round(s, 3) for name, s in seconds.items()})
@@ -133,9 +132,12 @@ def _given(request: ExportRequest, flags: Mapping[str, str]) -> list[tuple[str, 
     return [(field, flag) for field, flag in flags.items() if getattr(request, field) != getattr(defaults, field)]
 
 
-def _rungs(request: ExportRequest) -> list[ExportRequest]:
-    """The request at each of its sizes."""
-    return [replace(request, sizes=(size,)) for size in dict.fromkeys(request.sizes)] or [request]
+def captured(request: ExportRequest) -> tuple[Exam, ...]:
+    """The PyTorch side of a request: a network at each of its sizes, with what artifacts are held to there."""
+    sizes = dict.fromkeys(request.sizes)
+    rungs = [replace(request, sizes=(size,)) for size in sizes] or [request]
+    exams = [_capture(rung) for rung in rungs]
+    return tuple({exam.source.size: exam for exam in exams}.values())  # --pad-size may make two sizes one
 
 
 def _capture(request: ExportRequest) -> Exam:

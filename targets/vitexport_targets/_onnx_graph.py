@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from vitexport.contract import INPUT_NAME, SourceModel
+from vitexport.contract import INPUT_NAME, SourceModel, Value
 from vitexport.errors import BadRequest, LoweringFailed
 from vitexport.manifest import metadata
 from vitexport.progress import step
@@ -119,6 +119,33 @@ def with_taps(path: Path, names: Iterable[str]) -> onnx.ModelProto:
             raise BadRequest(f"'{name}' is no value of {path.name}. Names are those of the ONNX graph's edges.")
         model.graph.output.append(onnx.ValueInfoProto(name=name))
     return model
+
+
+def values(path: Path, input_shape: Sequence[int]) -> dict[str, Value]:
+    """The intermediate values of a stored model that may be floats, in order, for an input of the shape given; where
+    shape inference does not know one (onnxruntime's own operators), it has none."""
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    (given,) = (value for value in model.graph.input if value.name == INPUT_NAME)
+    for dimension, size in zip(given.type.tensor_type.shape.dim, input_shape, strict=True):
+        dimension.dim_value = size
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph.value_info
+    types = {value.name: value.type.tensor_type for value in inferred}
+    answers = {value.name for value in model.graph.output}
+    made = [name for node in model.graph.node for name in node.output if name and name not in answers]
+    floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
+    return {
+        name: Value(name, _static(types[name]) if name in types else None)
+        for name in made
+        if name not in types or types[name].elem_type in floats
+    }
+
+
+def _static(found: onnx.TypeProto.Tensor) -> tuple[int, ...] | None:
+    if not found.HasField("shape") or not all(d.HasField("dim_value") for d in found.shape.dim):
+        return None
+    return tuple(d.dim_value for d in found.shape.dim)
 
 
 def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:

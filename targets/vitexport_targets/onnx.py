@@ -21,6 +21,7 @@ from vitexport.contract import (
     Size,
     SourceModel,
     Traits,
+    Value,
     Variant,
 )
 from vitexport_targets import _onnx_graph
@@ -49,6 +50,7 @@ class Onnx:
         precisions=(replace(FP32, default=True), FP16, *FEWER_ONNX_BITS),
         providers=("cpu",),
         options=("dynamic", "max_file_bytes"),
+        shows=("cpu",),
     )
 
     def lower(self, sources: tuple[SourceModel, ...], request: ExportRequest, into: Path) -> Artifact:
@@ -77,6 +79,10 @@ class Onnx:
         from vitexport_targets._onnx_host import open_on_host
 
         return open_on_host(bundle.path(bundle.variant(precision).files[0]), provider, taps)
+
+    def values(self, bundle: Bundle, precision: str) -> dict[str, Value]:
+        path = bundle.path(bundle.variant(precision).files[0])
+        return _onnx_graph.values(path, (1, *bundle.rung.preprocessing.input_shape))
 
 
 def _config(source: SourceModel) -> dict[str, Any]:

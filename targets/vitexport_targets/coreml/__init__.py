@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from vitexport.contract import Artifact, Bundle, ExportRequest, Need, Precision, Session, SourceModel, Traits
+from vitexport.contract import Artifact, Bundle, ExportRequest, Need, Precision, Session, SourceModel, Traits, Value
 from vitexport_targets._precisions import LARGEST_LOSS
 
 #: Core ML's compute units, by coremltools' names; elsewhere the evaluator stands in for all of them.
@@ -60,6 +60,7 @@ class CoreMl:
         providers=_COMPUTE_UNITS if sys.platform == "darwin" else ("evaluator",),
         needs=(Need("python", "coremltools", "Run: pip install 'vitexport[coreml]'"),),
         options=("coreml_target", "image_input", "layout"),
+        shows=("evaluator",),
     )
 
     def lower(self, sources: tuple[SourceModel, ...], request: ExportRequest, into: Path) -> Artifact:
@@ -75,6 +76,11 @@ class CoreMl:
         from vitexport_targets.coreml.on_mac import open_in_core_ml
 
         return open_in_core_ml(bundle, precision, provider, taps)
+
+    def values(self, bundle: Bundle, precision: str) -> dict[str, Value]:
+        from vitexport_targets.coreml.values import values
+
+        return values(bundle, precision)
 
 
 TARGET = CoreMl()

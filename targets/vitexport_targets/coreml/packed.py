@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vitexport_targets.coreml.mil import Package
 
 #: Hand on what they get, in another form.
-_PASSING = frozenset({"cast", "quantize", "dequantize"})
+PASSING = frozenset({"cast", "quantize", "dequantize"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +147,7 @@ def digest(package: Package, function: str) -> str:
 class _Walk:
     """A function's operations in order, but for those that only hand on, and where each value comes from."""
 
-    def __init__(self, package: Package, function: str, skip: frozenset[str] = _PASSING) -> None:
+    def __init__(self, package: Package, function: str, skip: frozenset[str] = PASSING) -> None:
         found: Function = package.functions[function]
         self.evaluator = Evaluator(package, function)
         self._made = {o.outputs[0].name: o for o in found.operations if o.kind.startswith(("const", "constexpr_"))}

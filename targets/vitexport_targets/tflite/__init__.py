@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from vitexport.contract import Artifact, Bundle, ExportRequest, Need, Session, SourceModel, Traits
+from vitexport.contract import Artifact, Bundle, ExportRequest, Need, Session, SourceModel, Traits, Value
 from vitexport_targets._precisions import FP16, FP32, W8, W8_DYN, W8A8, fewer_bits
 
 FEWER_BITS = (
@@ -35,6 +35,7 @@ class TFLite:
         older=("tflite-runtime",),
         needs=(Need("python", "litert_torch", _INSTALL), Need("python", "ai_edge_quantizer", _INSTALL)),
         options=("image_input",),
+        shows=("interpreter",),
     )
 
     def lower(self, sources: tuple[SourceModel, ...], request: ExportRequest, into: Path) -> Artifact:
@@ -54,6 +55,11 @@ class TFLite:
         from vitexport_targets.tflite.native import open_natively
 
         return open_natively(bundle, precision, provider, taps)
+
+    def values(self, bundle: Bundle, precision: str) -> dict[str, Value]:
+        from vitexport_targets.tflite.native import values
+
+        return values(bundle, precision)
 
 
 TARGET = TFLite()

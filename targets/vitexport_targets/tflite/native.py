@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from vitexport.bench import cpu_name
-from vitexport.contract import Bundle, Device, Placement, Run, Rung, Session
+from vitexport.contract import Bundle, Device, Placement, Run, Rung, Session, Value
 from vitexport.errors import BadRequest, LoweringFailed
 from vitexport_targets._onnx_graph import first_line
 from vitexport_targets.tflite.flatbuffer import printable
@@ -24,6 +25,9 @@ from vitexport_targets.tflite.trial import held, tried
 
 if TYPE_CHECKING:
     from vitexport.contract import Tensor
+
+#: Types of tensors that stand for real numbers, whether or not they are scaled.
+_REALS = ("float32", "int8", "int16")
 
 Provider = Literal["interpreter", "compiled-model"]
 
@@ -40,6 +44,16 @@ def open_natively(bundle: Bundle, precision: str, provider: str, taps: tuple[str
         return opened(path, bundle.rung, way, taps)
 
 
+def values(bundle: Bundle, precision: str) -> dict[str, Value]:
+    """What a variant computes at the bundle's size; ai-edge-quantizer keeps names, of what becomes an integer too."""
+    path = bundle.path(bundle.variant(precision).files[0])
+    structure = held(path)
+    graph = structure.graphs[structure.signatures[entrance(bundle, path.name, structure).signature].graph]
+    made = [graph.tensors[index] for index in graph.computed if index not in graph.outputs]
+    twice = {name for name, count in Counter(tensor.name for tensor in graph.tensors).items() if count > 1}
+    return {t.name: Value(t.name, t.shape) for t in made if t.dtype in _REALS and t.name not in twice}
+
+
 @contextmanager
 def _refusals(file: str) -> Iterator[None]:
     try:
@@ -49,12 +63,23 @@ def _refusals(file: str) -> Iterator[None]:
         raise LoweringFailed(f"LiteRT refuses {file} ({said}). Export it again.") from error
 
 
-def _device(provider: str) -> Device:
-    return Device(cpu_name(), f"LiteRT {version('ai-edge-litert')} ({provider}, XNNPACK)", provider)
+def _device(provider: str, kernels: str = "XNNPACK") -> Device:
+    return Device(cpu_name(), f"LiteRT {version('ai-edge-litert')} ({provider}, {kernels})", provider)
+
+
+def _real(value: Tensor, stored: dict[str, Any]) -> Tensor:
+    """What a tensor stands for, float32; LiteRT's activations have one scale each."""
+    if value.dtype.kind != "i" or not stored["scales"].size:
+        return np.array(value)
+    real: Tensor = (value.astype(np.float32) - stored["zero_points"][0]) * stored["scales"][0]
+    return real.astype(np.float32)
 
 
 class InterpreterSession(Session):
-    """``tf.lite.Interpreter``'s successor, which mobile apps call; operations on XNNPACK where it has them."""
+    """``tf.lite.Interpreter``'s successor, which mobile apps call; operations on XNNPACK where it has them.
+
+    XNNPACK shows nothing of what it computes: where values are tapped, all is done by LiteRT's own kernels.
+    """
 
     def __init__(self, path: Path, rung: Rung, way: Entrance, taps: tuple[str, ...] = ()) -> None:
         from ai_edge_litert.interpreter import Interpreter
@@ -64,9 +89,10 @@ class InterpreterSession(Session):
         self._interpreter.allocate_tensors()  # which is when XNNPACK takes its part
         self._runner = self._interpreter.get_signature_runner(way.signature)
         self.load_ms = (time.perf_counter() - start) * 1000
-        self.device = _device("interpreter")
+        self.device = _device("interpreter", "its own kernels" if taps else "XNNPACK")
         self.placement: Placement | None = None if taps else read_placement(self._interpreter)
         self._file, self._rung, self._way, self._taps = path.name, rung, way, taps
+        self._graph = held(path).signatures[way.signature].graph
 
     def run(self, pixel_values: Tensor) -> Run:
         given = fed(pixel_values, self._way.shape, self._way.dtype, self._rung.preprocessing)
@@ -77,10 +103,13 @@ class InterpreterSession(Session):
         return Run(collected(raw, self._rung) | self._tapped(), ms)
 
     def _tapped(self) -> dict[str, Tensor]:
-        index = {detail["name"]: detail["index"] for detail in self._interpreter.get_tensor_details()}
-        if unknown := set(self._taps) - index.keys():
-            raise BadRequest(f"'{min(unknown)}' is no tensor of the file. Names are those of its first subgraph.")
-        return {name: np.array(self._interpreter.get_tensor(index[name])) for name in self._taps}
+        if not self._taps:
+            return {}
+        details = {detail["name"]: detail for detail in self._interpreter.get_tensor_details(self._graph)}
+        if unknown := set(self._taps) - details.keys():
+            raise BadRequest(f"'{min(unknown)}' is no tensor of the file. Names are those of its subgraph.")
+        made = {name: self._interpreter.get_tensor(details[name]["index"], self._graph) for name in self._taps}
+        return {name: _real(value, details[name]["quantization_parameters"]) for name, value in made.items()}
 
     def __enter__(self) -> InterpreterSession:
         return self

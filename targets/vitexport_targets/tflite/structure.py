@@ -80,6 +80,8 @@ class Graph:
     outputs: frozenset[int]
     operations: tuple[str, ...]
     """In order: ``CONV_2D``, or a custom operation's own name."""
+    computed: tuple[int, ...]
+    """Indices of what the operations compute, in order."""
 
 
 @dataclass(frozen=True)
@@ -149,28 +151,32 @@ def _graph(table: Table, kinds: Sequence[str], buffers: Sequence[int], name: str
             raise BadFile(f"{said} takes its constant '{tensors[index].name}' as an input")
     known = {*inputs}  # constants, variables and what has no element need not be computed
     known |= {i for i, entry in enumerate(entries) if tensors[i].stored or entry.number(5, "B") or not tensors[i].size}
-    operations = tuple(
+    operations = [
         _operation(entry, kinds, tensors, known, name) for entry in table.tables(3, f"{table.what}'s operation")
-    )
+    ]
     for index in outputs:
         if _one_of(index, tensors, "tensor", said) not in known:
             raise BadFile(f"{said} answers '{tensors[index].name}', which nothing in it computes")
-    return Graph(tensors, frozenset(inputs), frozenset(outputs), operations)
+    computed = tuple(index for _, made in operations for index in made)
+    return Graph(tensors, frozenset(inputs), frozenset(outputs), tuple(kind for kind, _ in operations), computed)
 
 
-def _operation(table: Table, kinds: Sequence[str], tensors: Sequence[Tensor], known: set[int], name: str) -> str:
-    """Its kind; what it computes is ``known`` from now on."""
+def _operation(
+    table: Table, kinds: Sequence[str], tensors: Sequence[Tensor], known: set[int], name: str
+) -> tuple[str, tuple[int, ...]]:
+    """Its kind, and what it computes, which is ``known`` from now on."""
     said = f"{name}: {table.what}"
     kind = kinds[_one_of(table.number(0, "I"), kinds, "operator code", said)]
     said = f"{said} ({kind})"
     for index in table.numbers(1, "i"):
         if index != _ABSENT and _one_of(index, tensors, "tensor", said) not in known:
             raise BadFile(f"{said} takes '{tensors[index].name}', which nothing before it computes")
-    for index in table.numbers(2, "i"):
+    made = table.numbers(2, "i")
+    for index in made:
         if tensors[_one_of(index, tensors, "tensor", said)].stored:
             raise BadFile(f"{said} computes the constant '{tensors[index].name}'")
         known.add(index)
-    return kind
+    return kind, made
 
 
 def _tensor(table: Table, buffers: Sequence[int], name: str) -> Tensor:

@@ -18,6 +18,7 @@ from vitexport.contract import (
     Session,
     SourceModel,
     Traits,
+    Value,
 )
 from vitexport_targets import _chromium
 from vitexport_targets._precisions import FEWER_ONNX_BITS, FP16, FP32
@@ -52,6 +53,7 @@ class WebGpu:
             *_chromium.NEEDS,
         ),
         options=("runtime", "max_file_bytes"),
+        shows=("wasm", "webgpu"),
     )
 
     def lower(self, sources: tuple[SourceModel, ...], request: ExportRequest, into: Path) -> Artifact:
@@ -63,6 +65,12 @@ class WebGpu:
         from vitexport_targets.webgpu.session import open_in_browser
 
         return open_in_browser(bundle, precision, provider, taps)
+
+    def values(self, bundle: Bundle, precision: str) -> dict[str, Value]:
+        from vitexport_targets._onnx_graph import values
+
+        path = bundle.path(bundle.variant(precision).files[0])
+        return values(path, (1, *bundle.rung.preprocessing.input_shape))
 
 
 TARGET = WebGpu()
