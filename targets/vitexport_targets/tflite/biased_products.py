@@ -12,62 +12,27 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
+from vitexport_targets.tflite.attention import is_attention, spell_out
+from vitexport_targets.tflite.fixed import fixed_nodes, held, value_of
+
 
 def keep_constants_apart(module: Any) -> int:
     """Rewrite the graph module of an exported program in place. Returns how many operations were rewritten."""
     graph = module.graph
-    fixed = _independent_of_input(graph)
+    fixed = fixed_nodes(graph)
     for node in list(graph.nodes):
-        if _is_attention(node) and len(node.args) > 3 and node.args[3] in fixed:
-            _spell_out(graph, node)
-    found = [node for node in list(graph.nodes) if _replaced(graph, node, fixed)]
+        if is_attention(node) and len(node.args) > 3 and node.args[3] in fixed:
+            spell_out(graph, node)
+    found = [node for node in list(graph.nodes) if _replaced(module, node, fixed)]
     graph.eliminate_dead_code()
     module.recompile()
     return len(found)
 
 
-def _independent_of_input(graph: Any) -> set[Any]:
-    found: set[Any] = set()
-    for node in graph.nodes:
-        if node.op == "get_attr" or (node.op == "call_function" and all(n in found for n in node.all_input_nodes)):
-            found.add(node)
-    return found
-
-
-def _is_attention(node: Any) -> bool:
+def _replaced(module: Any, node: Any, fixed: set[Any]) -> bool:
     import torch
 
-    return node.target is torch.ops.aten.scaled_dot_product_attention.default
-
-
-def _spell_out(graph: Any, node: Any) -> None:
-    """softmax(scale q k^T + bias) v, as ``torch.nn.functional.scaled_dot_product_attention`` documents it."""
-    import torch
-
-    aten = torch.ops.aten
-    query, key, value, bias, *rest = node.args
-    shape = query.meta["val"].shape
-    scale = node.kwargs.get("scale") or shape[-1] ** -0.5
-    if any(rest) or node.kwargs.get("enable_gqa") or bias.meta["val"].dtype == torch.bool:
-        return
-
-    with graph.inserting_before(node):
-
-        def call(target: Any, *args: Any) -> Any:
-            made = graph.call_function(target, args)
-            values = torch.fx.node.map_arg(args, lambda argument: argument.meta["val"])
-            made.meta = {**node.meta, "val": target(*values)}
-            return made
-
-        scores = call(aten.matmul.default, call(aten.mul.Tensor, query, scale), call(aten.transpose.int, key, -2, -1))
-        weights = call(aten.softmax.int, call(aten.add.Tensor, scores, bias), -1)
-        node.replace_all_uses_with(call(aten.matmul.default, weights, value))
-
-
-def _replaced(graph: Any, node: Any, fixed: set[Any]) -> bool:
-    import torch
-
-    aten = torch.ops.aten
+    aten, graph = torch.ops.aten, module.graph
     inplace = {aten.add_.Tensor: aten.add.Tensor, aten.mul_.Tensor: aten.mul.Tensor}
     target = inplace.get(node.target, node.target)
     if target not in (aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor) or node.kwargs:
@@ -83,11 +48,14 @@ def _replaced(graph: Any, node: Any, fixed: set[Any]) -> bool:
         return False
     flat = (1, 1, prod(shape[:-1]) * shape[-1]) if len(shape) == 3 else (1, prod(shape[:-1]), shape[-1])
 
+    # In its final shape: of two reshapes the converter would make one, behind the operation, though one of them is of a
+    # constant (SwinV2's bias, which is computed from coordinates).
+    constant = held(module, node, value_of(module, constants[0]).expand(shape).reshape(flat))
     with graph.inserting_before(node):
-        operands = []
-        for operand in node.args:
-            whole = graph.call_function(aten.expand.default, (operand, [*shape])) if operand in constants else operand
-            operands.append(graph.call_function(aten.reshape.default, (whole, [*flat])))
+        operands = [
+            constant if operand in constants else graph.call_function(aten.reshape.default, (operand, [*flat]))
+            for operand in node.args
+        ]
         made = graph.call_function(target, tuple(operands))
         back = graph.call_function(aten.reshape.default, (made, [*shape]))
         back.meta = dict(node.meta)
