@@ -162,6 +162,8 @@ def _export_parser() -> argparse.ArgumentParser:
         "--tensor-input", dest="image_input", action="store_false", default=None, help=f"{takes} the normalised tensor"
     )
     add("--layout", choices=("ane",), help="Core ML: (B, C, 1, S) and 1x1 convolutions, for the Neural Engine")
+    add("--max-drop", type=float, metavar="POINTS", help="of agreement that fewer bits may cost (default: 0.5)")
+    add("--plan", metavar="FILE", help="plan.json of an earlier export: which layers stay float")
     add("--require-proof", action="store_true", help="count 'not run' as failed")
     add("--require-device", action="store_true", help="count a verdict that a stand-in for the device gave as failed")
     add("--json", action="store_true", help="print the report as JSON on standard output")
@@ -231,6 +233,8 @@ def _request(asked: argparse.Namespace) -> ExportRequest:
         dynamic=tuple(asked.dynamic),
         runtime=asked.runtime,
         max_file_bytes=None if asked.max_file is None else _bytes(asked.max_file),
+        max_drop=asked.max_drop,
+        plan=asked.plan,
         require_proof=asked.require_proof,
         require_device=asked.require_device,
         coreml_target=asked.coreml_target,

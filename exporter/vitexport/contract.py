@@ -117,6 +117,10 @@ class ExportRequest:
     """Whether a web bundle carries the runtime's files or leaves them to the page's bundler."""
     max_file_bytes: int | None = None
     """Weights above this are sharded, for hosts that cap a file's size."""
+    max_drop: float | None = None
+    """Points of agreement that fewer bits may cost. None: 0.5 for classes, what parity allows for masks."""
+    plan: str | None = None
+    """File with a plan of which layers stay float. None: one is made, where agreement tells anything."""
     require_proof: bool = False
     """``not run`` counts as failed."""
     require_device: bool = False
@@ -236,6 +240,9 @@ class SourceModel:
     pos_embed_source: str = ""
     notes: tuple[str, ...] = ()
     """What was done otherwise than asked, for the user to read."""
+    keep_float: Mapping[str, frozenset[tuple[int, int]]] = field(default_factory=dict)
+    """By precision, the layers that stay float in it: fingerprints of their weights, see
+    :mod:`vitexport.quantize.layers`."""
     hub_config: Mapping[str, Any] = field(default_factory=dict)
     """What a transformers ``config.json`` says of this architecture (``model_type`` and friends)."""
 
@@ -433,7 +440,8 @@ class Parity:
     """-20 log10(noise), at most 200 (bit-identical)."""
     cosine: float | None = None
     agreement: float | None = None
-    """Share of images with the same top-1 (logits), or mean IoU with PyTorch's mask (mask, segmentation)."""
+    """Share of images with the same top-1 (logits), IoU with PyTorch's masks, all images together (mask), or mean IoU
+    of its classes (segmentation)."""
     images: NonNegative = 0
     contrast: float | None = None
     """Drift between PyTorch's own answers to two different photos. Under 100 tolerances, the run proves nothing."""

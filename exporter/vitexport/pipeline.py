@@ -15,6 +15,9 @@ from vitexport.contract import Exam, ExportRequest, Report, Result, Target
 from vitexport.errors import OK, BadRequest, ParityFailed, did_you_mean
 from vitexport.manifest import REPORT_NAME, encode
 from vitexport.progress import Step, listen, step
+from vitexport.quantize import plan as plans
+from vitexport.quantize.decide import decide, followed, not_worth_it, told
+from vitexport.quantize.plan import PLAN_NAME
 from vitexport.toolchain import find
 
 if TYPE_CHECKING:
@@ -47,9 +50,17 @@ def export(request: ExportRequest) -> Report:
 
     with listen(add_up), bundles.staging(out) as stage:
         exams = captured(request)
-        proofs = [proof for target, asked in plan for proof in _produce(target, asked, exams, stage)]
+        decided = decide(plan, exams[0], request)
+        proofs = [
+            proof
+            for target, asked in plan
+            for proof in _produce(target, asked, followed(decided, target, exams), stage)
+        ]
         results = tuple(proof.result for proof in proofs)
-        report = _report(request, out, exams, results, {name: round(s, 3) for name, s in seconds.items()})
+        notes = (*_notes(exams), *told(decided), *not_worth_it(results))
+        report = _report(request, out, exams, results, {name: round(s, 3) for name, s in seconds.items()}, notes)
+        if decided.cells:
+            (stage / PLAN_NAME).write_bytes(plans.encode(decided))
         _picture(stage / "proof.png", exams[0], proofs)
         (stage / REPORT_NAME).write_bytes(encode(report))
         published = Path(report.out)
@@ -96,6 +107,10 @@ def check(request: ExportRequest, out: Path) -> list[tuple[Target, ExportRequest
     for flag, count in (("--frames", request.frames), ("--frame-stride", request.frame_stride)):
         if count is not None and not 1 <= count <= LARGEST_CLIP:
             raise BadRequest(f"{flag} {count} is not a whole number from 1 to {LARGEST_CLIP}.")
+    if request.max_drop is not None and not 0 <= request.max_drop <= 100:
+        raise BadRequest(f"--max-drop {request.max_drop:g} is no number of points from 0 to 100.")
+    if request.plan is not None:
+        plans.read(request.plan)
     bundles.claim(out, force=request.force)
     bundles.claim(_failed(out), force=True)
     targets = registry.resolve(request.targets)
@@ -168,14 +183,22 @@ def _produce(target: Target, asked: ExportRequest, exams: tuple[Exam, ...], stag
     return proofs
 
 
+def _notes(exams: tuple[Exam, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(note for exam in exams for note in exam.source.notes))
+
+
 def _report(
-    request: ExportRequest, out: Path, exams: tuple[Exam, ...], results: tuple[Result, ...], steps_s: dict[str, float]
+    request: ExportRequest,
+    out: Path,
+    exams: tuple[Exam, ...],
+    results: tuple[Result, ...],
+    steps_s: dict[str, float],
+    notes: tuple[str, ...],
 ) -> Report:
     from vitexport import __version__
     from vitexport.bench import host_facts
 
     provenance = exams[0].source.provenance
-    notes = tuple(dict.fromkeys(note for exam in exams for note in exam.source.notes))
     report = Report(1, __version__, request, str(out), provenance, host_facts(), steps_s, results, notes)
     return replace(report, out=str(_failed(out))) if report.verdict == "failed" else report
 

@@ -42,7 +42,7 @@ from vitexport.errors import LoweringFailed
 from vitexport.progress import step
 from vitexport.quantize.calibration import calibration
 from vitexport_targets._onnx_graph import first_line, to_fp16
-from vitexport_targets._onnx_weights import named, packed, weights, with_products
+from vitexport_targets._onnx_weights import fingerprints, named, packed, weights, with_products
 from vitexport_targets._precisions import LEAST_SHARE
 
 if TYPE_CHECKING:
@@ -68,18 +68,16 @@ class Recipe:
     """What has such a form."""
 
 
-def in_precision(
-    model: onnx.ModelProto, name: str, source: SourceModel, keep_float: frozenset[Fingerprint] = frozenset()
-) -> onnx.ModelProto:
-    """The float32 graph in another precision; itself for ``fp32``. Inputs and outputs stay float32.
-
-    ``keep_float``: weights that stay as they are, wherever fewer bits are asked for. Raises ``LoweringFailed``.
+def in_precision(model: onnx.ModelProto, name: str, source: SourceModel) -> onnx.ModelProto:
+    """The float32 graph in another precision; itself for ``fp32``. Inputs and outputs stay float32, as do the layers
+    that ``source`` names for it. Raises ``LoweringFailed``.
     """
     if name == "fp32":
         return model
     if name == "fp16":
         return to_fp16(model)
-    missing = keep_float - {weight.fingerprint for weight in weights(model)}
+    keep_float = source.keep_float.get(name, frozenset())
+    missing = keep_float - fingerprints(model)  # small ones among them, which stay float whatever is asked
     if missing:
         raise LoweringFailed(
             f"{len(missing)} of {len(keep_float)} layers that are to stay float are not in {source.name}'s ONNX graph. "

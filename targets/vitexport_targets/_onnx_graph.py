@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from vitexport.contract import INPUT_NAME, SourceModel, Value
@@ -36,8 +36,9 @@ def toolchain(*more: str) -> dict[str, str]:
     return {name: version(name) for name in (*TOOLCHAIN, *more)}
 
 
-#: What was lowered for one target serves the next: the exporter takes most of a run (33 s for a Swin).
-_lowered: WeakKeyDictionary[SourceModel, onnx.ModelProto] = WeakKeyDictionary()
+#: What was lowered of a program for one target, or one plan, serves the next: the exporter takes most of a run (33 s of
+#: a Swin).
+_lowered: WeakKeyDictionary[Any, onnx.ModelProto] = WeakKeyDictionary()
 
 
 def to_model(source: SourceModel) -> onnx.ModelProto:
@@ -45,9 +46,9 @@ def to_model(source: SourceModel) -> onnx.ModelProto:
 
     Raises ``LoweringFailed`` with the converter's own first line. Do not write to the result: targets share it.
     """
-    if source not in _lowered:
-        _lowered[source] = _lower(source)
-    return _lowered[source]
+    if source.program not in _lowered:
+        _lowered[source.program] = _lower(source)
+    return _lowered[source.program]
 
 
 def _lower(source: SourceModel) -> onnx.ModelProto:

@@ -54,6 +54,14 @@ def weights(model: onnx.ModelProto) -> tuple[Weight, ...]:
     return tuple(found)
 
 
+def fingerprints(model: onnx.ModelProto) -> frozenset[Fingerprint]:
+    """Of every float32 constant, however small."""
+    from onnx import TensorProto, numpy_helper
+
+    floats = (tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT)
+    return frozenset(fingerprint(numpy_helper.to_array(tensor)) for tensor in floats)
+
+
 def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
     from onnx.helper import get_attribute_value
 

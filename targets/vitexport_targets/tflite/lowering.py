@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from vitexport import torchvision_schemas
 from vitexport.contract import Artifact, ExportRequest, SourceModel, Traits, Variant
@@ -29,8 +30,7 @@ TOOLCHAIN = ("torch", "litert-torch", "litert-converter", "ai-edge-quantizer")
 
 def lower(traits: Traits, sources: tuple[SourceModel, ...], request: ExportRequest, into: Path) -> Artifact:
     interfaces = [chosen(source, request, ladder=len(sources) > 1) for source in sources]
-    with step("lower", "tflite"):
-        whole = convert(sources, interfaces)
+    whole = _converted(sources, interfaces)
     said = metadata(sources[0])
     variants = []
     for name in request.precisions:
@@ -42,6 +42,19 @@ def lower(traits: Traits, sources: tuple[SourceModel, ...], request: ExportReque
         variants.append(Variant(name, (path.name,), held.tolerance, metric=held.metric))
     toolchain = {name: version(name) for name in TOOLCHAIN}
     return Artifact((tuple(variants),) * len(sources), toolchain, input_name=interfaces[0].input_name)
+
+
+#: What was converted for one plan serves the next: by the program of the first size.
+_files: WeakKeyDictionary[Any, dict[tuple[Any, ...], bytes]] = WeakKeyDictionary()
+
+
+def _converted(sources: Sequence[SourceModel], interfaces: Sequence[Interface]) -> bytes:
+    known = _files.setdefault(sources[0].program, {})
+    key = (*(id(source.program) for source in sources), *interfaces)
+    if key not in known:
+        with step("lower", "tflite"):
+            known[key] = convert(sources, interfaces)
+    return known[key]
 
 
 def convert(sources: Sequence[SourceModel], interfaces: Sequence[Interface]) -> bytes:

@@ -6,6 +6,7 @@ anything), and may hand back the float file. So what it hands back is read, and 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ import numpy as np
 from vitexport.contract import SourceModel
 from vitexport.errors import LoweringFailed
 from vitexport.quantize.calibration import calibration
+from vitexport.quantize.layers import fingerprint, layers
 from vitexport_targets._onnx_graph import first_line
 from vitexport_targets._precisions import LEAST_SHARE
 from vitexport_targets.tflite.signature import Interface, fed
@@ -22,6 +24,7 @@ from vitexport_targets.tflite.weights import constants
 
 if TYPE_CHECKING:
     from vitexport.contract import Tensor
+    from vitexport.quantize.layers import Fingerprint
 
 #: What static quantisation is for: in a ViT, quantising everything else too is 2 to 4 times slower than quantising
 #: on the fly, and 11 dB worse.
@@ -93,17 +96,71 @@ def quantised(whole: bytes, name: str, sources: Sequence[SourceModel], interface
     from ai_edge_quantizer import quantizer as aeq
 
     recipe = RECIPES[name]
+    kept = layers_of(whole, sources[0].keep_float.get(name, frozenset()), sources[0])
     try:
         quantizer = aeq.Quantizer(bytearray(whole))
         recipe.ask(quantizer)
+        _spare(quantizer, kept)
         ranges = quantizer.calibrate(_samples(sources, interfaces), num_threads=1) if recipe.calibrated else None
         made = bytes(quantizer.quantize(ranges).quantized_model)
     except Exception as error:  # the quantiser raises whatever its passes raised
         raise LoweringFailed(
             f"ai-edge-quantizer cannot make {name} of {sources[0].name}: {first_line(error)}"
         ) from error
-    check(made, name)
+    check(made, name, sum(layer.size for layer in kept))
     return made
+
+
+@dataclass(frozen=True)
+class FloatLayer:
+    """One that stays as it is."""
+
+    scope: str
+    """What the quantiser calls it: the tensors that it makes."""
+    size: int
+    """Of its weight, in values."""
+
+
+def layers_of(whole: bytes, keep_float: frozenset[Fingerprint], source: SourceModel) -> tuple[FloatLayer, ...]:
+    """Those of a float32 file that have these weights, as they are or as the converter merges them with the scale of a
+    norm. Raises ``LoweringFailed`` where there are none such."""
+    if not keep_float:
+        return ()
+    from ai_edge_quantizer.utils import tfl_flatbuffer_utils as flatbuffers
+
+    known = layers(source.program.module())
+    kept = {mark: layer.fingerprint for layer in known if layer.fingerprint in keep_float for mark in layer.marks}
+    read = flatbuffers.read_model(bytearray(whole))
+    done: set[Fingerprint] = set()
+    found: list[FloatLayer] = []
+    for graph in read.subgraphs:
+        for op in graph.operators:
+            held = [read.buffers[graph.tensors[index].buffer].data for index in op.inputs if index >= 0]
+            for data in held:
+                if data is None or data.size % 4:
+                    continue
+                layer = kept.get(fingerprint(data.view(np.float32)))
+                if layer is not None:
+                    size = 0 if layer in done else data.size // 4  # sizes of a ladder share their weights
+                    found.append(FloatLayer(flatbuffers.get_op_scope(op, graph.tensors), size))
+                    done.add(layer)
+    if missing := keep_float - done:
+        raise LoweringFailed(
+            f"{len(missing)} of {len(keep_float)} layers that are to stay float are not in {source.name}'s .tflite: "
+            "the converter has merged them with others. Make the plan anew, or do without."
+        )
+    return tuple(found)
+
+
+def _spare(quantizer: Any, kept: Sequence[FloatLayer]) -> None:
+    """The quantiser follows the latest of what it was told of a layer."""
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+
+    (everything,) = _names("ALL_SUPPORTED")
+    for layer in kept:
+        quantizer.update_quantization_recipe(
+            f"^{re.escape(layer.scope)}$", everything, algorithm_key=AlgorithmName.NO_QUANTIZE
+        )
 
 
 def _samples(sources: Sequence[SourceModel], interfaces: Sequence[Interface]) -> dict[str, list[dict[str, Tensor]]]:
@@ -119,11 +176,12 @@ def _samples(sources: Sequence[SourceModel], interfaces: Sequence[Interface]) ->
     return found
 
 
-def check(made: bytes, name: str) -> None:
-    """Raises ``LoweringFailed`` where the file does not show the precision that was asked for."""
+def check(made: bytes, name: str, kept: int = 0) -> None:
+    """Raises ``LoweringFailed`` where the file does not show the precision that was asked for, but for ``kept`` values
+    that are to be float."""
     recipe = RECIPES[name]
     stored = constants(made)
-    total = sum(constant.size for constant in stored)
+    total = sum(constant.size for constant in stored) - kept
     done = sum(constant.size for constant in stored if constant.dtype in recipe.stored)
     first = sum(constant.size for constant in stored if constant.dtype == recipe.stored[0])
     if first == 0 or done < LEAST_SHARE * total:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 #: what else is quantised; that is no fault of the file, which runs everywhere else.
 _ON_GPU = ("fp32", "fp16")
 
-#: Where a linear layer has a bias, it refuses these ("Unable to parse bc coord for BATCH axis") or takes them and answers
-#: nonsense (a ViT's SNR is -0.7 dB; LiteRT.js 2.5.3, 659 of 759 operations on the GPU). tests/test_tflite_litertjs.py
-#: notices when it no longer does.
+#: Where a linear layer has a bias, it refuses these ("Unable to parse bc coord for BATCH axis") or takes them and
+#: answers nonsense (a ViT's SNR is -0.7 dB; LiteRT.js 2.5.3, 659 of 759 operations on the GPU).
+#: tests/test_tflite_litertjs.py notices when it no longer does.
 _WRONG_ON_GPU = ("w8-dyn", "w8a8")
 
 
