@@ -10,11 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from vitexport.contract import CoremlTarget
 from vitexport.errors import BadRequest, LoweringFailed
+from vitexport.quantize.layers import Fingerprint, fingerprint
 from vitexport_targets._onnx_graph import first_line
 from vitexport_targets.coreml.apple import coremltools, counting_from_zero, quietly
 from vitexport_targets.coreml.calibration import calibrated, ranges
+from vitexport_targets.coreml.package import read
 
 if TYPE_CHECKING:
     from vitexport.contract import Tensors
@@ -27,55 +31,81 @@ BLOCK = 32
 GROUP = 16
 
 
+#: Names of operations whose weights stay as they are.
+Spared = frozenset[str]
+
+
 @dataclass(frozen=True)
 class Recipe:
     bits: int
     """Of a weight."""
     since: CoremlTarget
     """The oldest system whose Core ML knows the form."""
-    compress: Callable[[Any, CoremlTarget], Any]
-    """``MLModel`` -> ``MLModel``."""
+    compress: Callable[[Any, Spared, CoremlTarget], Any]
+    """``MLModel`` -> ``MLModel``, but for the weights that stay float."""
     instead: str = ""
     """What to ask for on an older system."""
     activations: bool = False
     """Whether activations are taken through eight bits as well, which needs their ranges."""
 
 
-def _linear(model: Any, **options: Any) -> Any:
+def _everywhere(config: Any, spared: Spared) -> Any:
+    import coremltools.optimize.coreml as cto
+
+    return cto.OptimizationConfig(global_config=config, op_name_configs=dict.fromkeys(spared))
+
+
+def _reading(half: Path, kept: frozenset[Fingerprint]) -> Spared:
+    """The operations of a float16 package that read these weights."""
+    if not kept:
+        return frozenset()
+    operations = read(half).functions["main"].operations
+    held = {op.outputs[0].name: op.attributes["val"].data for op in operations if op.kind == "const"}
+    weights = (
+        (op, held.get(name)) for op in operations for name in op.inputs.get("weight", ()) if isinstance(name, str)
+    )
+    return frozenset(
+        op.outputs[0].name
+        for op, weight in weights
+        if weight is not None and fingerprint(weight.astype(np.float32)) in kept
+    )
+
+
+def _linear(model: Any, spared: Spared, **options: Any) -> Any:
     """Symmetric, one scale for each output channel unless ``options`` say otherwise."""
     import coremltools.optimize.coreml as cto
 
     config = cto.OpLinearQuantizerConfig(mode="linear_symmetric", **options)
-    return cto.linear_quantize_weights(model, cto.OptimizationConfig(global_config=config))
+    return cto.linear_quantize_weights(model, _everywhere(config, spared))
 
 
-def _palette(model: Any, bits: int, ios: CoremlTarget) -> Any:
+def _palette(model: Any, spared: Spared, bits: int, ios: CoremlTarget) -> Any:
     """The values that k-means finds; from iOS 18 on a palette for every few channels, before that one for a weight.
     What those groups do not divide gets one palette."""
     import coremltools.optimize.coreml as cto
 
     def palettes(model: Any, **options: Any) -> Any:
         config = cto.OpPalettizerConfig(mode="kmeans", nbits=bits, **options)
-        return cto.palettize_weights(model, cto.OptimizationConfig(global_config=config))
+        return cto.palettize_weights(model, _everywhere(config, spared))
 
     if ios == "ios18":
         model = palettes(model, granularity="per_grouped_channel", group_size=GROUP)
     return palettes(model)
 
 
-def _w8(model: Any, ios: CoremlTarget) -> Any:
-    return _linear(model)
+def _w8(model: Any, spared: Spared, ios: CoremlTarget) -> Any:
+    return _linear(model, spared)
 
 
-def _w4(model: Any, ios: CoremlTarget) -> Any:
+def _w4(model: Any, spared: Spared, ios: CoremlTarget) -> Any:
     """A patch embedding's three input channels are no block of 32: what cannot be cut becomes int8."""
-    return _linear(_linear(model, dtype="int4", granularity="per_block", block_size=BLOCK))
+    return _linear(_linear(model, spared, dtype="int4", granularity="per_block", block_size=BLOCK), spared)
 
 
 RECIPES = {
     "w8": Recipe(8, "ios16", _w8),
-    "w6p": Recipe(6, "ios16", lambda model, ios: _palette(model, 6, ios)),
-    "w4p": Recipe(4, "ios16", lambda model, ios: _palette(model, 4, ios)),
+    "w6p": Recipe(6, "ios16", lambda model, spared, ios: _palette(model, spared, 6, ios)),
+    "w4p": Recipe(4, "ios16", lambda model, spared, ios: _palette(model, spared, 4, ios)),
     "w4": Recipe(4, "ios18", _w4, instead="w4p, a palette of 16 values"),
     "w8a8": Recipe(8, "ios17", _w8, instead="w8, whose arithmetic is float16", activations=True),
 }
@@ -92,29 +122,39 @@ def check(precisions: Sequence[str], ios: CoremlTarget) -> None:
             )
 
 
-def compress(half: Path, precision: str, ios: CoremlTarget, samples: Sequence[Tensors], path: Path, twin: Path) -> None:
+def compress(
+    half: Path,
+    precision: str,
+    ios: CoremlTarget,
+    samples: Sequence[Tensors],
+    kept: frozenset[Fingerprint],
+    path: Path,
+    twin: Path,
+) -> None:
     """The float16 package ``half`` in fewer bits at ``path``, and at ``twin`` what coremltools unpacks it to.
 
-    ``samples`` are pictures by input name, for a precision that must know the ranges of activations.
+    ``samples`` are pictures by input name, for a precision that must know the ranges of activations; ``kept`` are
+    fingerprints of weights, as float16 holds them, that stay as they are.
     Raises ``LoweringFailed`` with coremltools' words, ``RuntimeUnavailable`` where the evaluator cannot calibrate.
     """
     ct, recipe = coremltools(), RECIPES[precision]
+    spared = _reading(half, kept)
     measured = ranges(half, samples) if recipe.activations else {}
     try:
         with quietly(), counting_from_zero():
             model = ct.models.MLModel(str(half), skip_model_load=True)
             if recipe.activations:
                 with calibrated(measured):
-                    model = _eight_bit_activations(model, list(samples))
-            model = recipe.compress(model, ios)
+                    model = _eight_bit_activations(model, list(samples), spared)
+            model = recipe.compress(model, spared, ios)
             model.save(str(path))
             ct.optimize.coreml.decompress_weights(model).save(str(twin))
     except Exception as error:  # coremltools raises whatever its passes raised
         raise LoweringFailed(f"coremltools cannot make {precision} of {half.name}: {first_line(error)}") from error
 
 
-def _eight_bit_activations(model: Any, samples: list[Tensors]) -> Any:
+def _eight_bit_activations(model: Any, samples: list[Tensors], spared: Spared) -> Any:
     import coremltools.optimize.coreml as cto
 
-    config = cto.OptimizationConfig(global_config=cto.OpLinearQuantizerConfig(mode="linear_symmetric"))
+    config = _everywhere(cto.OpLinearQuantizerConfig(mode="linear_symmetric"), spared)
     return cto.linear_quantize_activations(model, config, samples)

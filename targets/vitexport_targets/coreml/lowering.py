@@ -28,6 +28,7 @@ from vitexport.parity import noise
 from vitexport.preprocess import preprocess
 from vitexport.progress import step
 from vitexport.quantize.calibration import calibration
+from vitexport.quantize.layers import Fingerprint, layers
 from vitexport_targets._onnx_graph import first_line
 from vitexport_targets.coreml import compression, floors, inputs, labels, sealing
 from vitexport_targets.coreml.alias import drop_aliases
@@ -179,7 +180,9 @@ def _make(rung: _Rung, precision: str, plan: Plan, path: Path) -> Path:
         )
     samples = _samples(rung) if recipe.activations else ()
     with _evaluated(precision):
-        compression.compress(rung.half, precision, plan.ios, samples, path, _twin(rung, precision))
+        compression.compress(
+            rung.half, precision, plan.ios, samples, _kept(rung, precision), path, _twin(rung, precision)
+        )
     return path
 
 
@@ -190,6 +193,13 @@ def _evaluated(precision: str) -> Iterator[None]:
         yield
     except RuntimeUnavailable as reason:
         raise LoweringFailed(f"{precision} cannot be made of a program that cannot be evaluated: {reason}") from reason
+
+
+def _kept(rung: _Rung, precision: str) -> frozenset[Fingerprint]:
+    """Layers that stay float, by what float16 makes of their weights."""
+    kept = rung.source.keep_float.get(precision, frozenset())
+    known = layers(rung.source.program.module()) if kept else ()
+    return frozenset(layer.half for layer in known if layer.fingerprint in kept)
 
 
 def _twin(rung: _Rung, precision: str) -> Path:
