@@ -47,9 +47,11 @@ def export(request: ExportRequest) -> Report:
 
     with listen(add_up), bundles.staging(out) as stage:
         exams = captured(request)
-        proofs = [proof for target, asked in plan for proof in _produce(target, asked, exams, stage)]
+        notes = [note for exam in exams for note in exam.source.notes]
+        proofs = [proof for target, asked in plan for proof in _produce(target, asked, exams, stage, notes)]
         results = tuple(proof.result for proof in proofs)
         report = _report(request, out, exams, results, {name: round(s, 3) for name, s in seconds.items()})
+        report = replace(report, notes=tuple(dict.fromkeys(notes)))
         _picture(stage / "proof.png", exams[0], proofs)
         (stage / REPORT_NAME).write_bytes(encode(report))
         published = Path(report.out)
@@ -150,12 +152,16 @@ def _capture(request: ExportRequest) -> Exam:
         return proof.exam(source, request.dynamic)
 
 
-def _produce(target: Target, asked: ExportRequest, exams: tuple[Exam, ...], stage: Path) -> list[Proof]:
+def _produce(
+    target: Target, asked: ExportRequest, exams: tuple[Exam, ...], stage: Path, notes: list[str]
+) -> list[Proof]:
+    """``notes``: what the target has to say is added."""
     from vitexport import proof
 
     folder = stage / target.traits.name
     folder.mkdir()
     artifact = target.lower(tuple(exam.source for exam in exams), asked, folder)
+    notes += artifact.notes
     made = bundles.complete(folder, target.traits.name, exams, artifact)
     proofs = [
         proof.prove(target, bundle, variant.precision, provider, exam.cases)
@@ -175,8 +181,7 @@ def _report(
     from vitexport.bench import host_facts
 
     provenance = exams[0].source.provenance
-    notes = tuple(dict.fromkeys(note for exam in exams for note in exam.source.notes))
-    report = Report(1, __version__, request, str(out), provenance, host_facts(), steps_s, results, notes)
+    report = Report(1, __version__, request, str(out), provenance, host_facts(), steps_s, results)
     return replace(report, out=str(_failed(out))) if report.verdict == "failed" else report
 
 

@@ -41,7 +41,8 @@ from vitexport.contract import INPUT_NAME, SourceModel
 from vitexport.errors import LoweringFailed
 from vitexport.progress import step
 from vitexport.quantize.calibration import calibration
-from vitexport_targets._onnx_graph import first_line, to_fp16
+from vitexport_targets._onnx_graph import first_line
+from vitexport_targets._onnx_half import to_fp16
 from vitexport_targets._onnx_weights import named, packed, weights, with_products
 from vitexport_targets._precisions import LEAST_SHARE
 
@@ -78,7 +79,7 @@ def in_precision(
     if name == "fp32":
         return model
     if name == "fp16":
-        return to_fp16(model)
+        return to_fp16(model, source)
     missing = keep_float - {weight.fingerprint for weight in weights(model)}
     if missing:
         raise LoweringFailed(
