@@ -24,7 +24,7 @@ def to_fp16(model: onnx.ModelProto, source: SourceModel) -> onnx.ModelProto:
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    in_danger = half.dangers(source)
+    in_danger = half.dangers(source) or _too_large(model)  # a folded BatchNorm may make weights that PyTorch has not
     with step("optimise", "fp16"):
         if in_danger:
             copy = named(model)

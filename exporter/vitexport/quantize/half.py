@@ -61,13 +61,18 @@ class Danger:
 
 
 def notes(sources: Sequence[SourceModel]) -> tuple[str, ...]:
-    """What stays float32, and why, for the user to read: once, however many sizes it is said of."""
-    worst: dict[tuple[str, str], Danger] = {}
-    for danger in (found for source in sources for found in dangers(source)):
+    """What stays float32, and why, for the user to read."""
+    return tuple(map(str, worst(sources)))
+
+
+def worst(sources: Sequence[SourceModel]) -> tuple[Danger, ...]:
+    """Each danger once, however many sizes of a network are in it."""
+    found: dict[tuple[str, str], Danger] = {}
+    for danger in (each for source in sources for each in dangers(source)):
         key = danger.layer, danger.what
-        if key not in worst or danger.figure > worst[key].figure:
-            worst[key] = danger
-    return tuple(map(str, worst.values()))
+        if key not in found or danger.figure > found[key].figure:
+            found[key] = danger
+    return tuple(found.values())
 
 
 def beyond(figure: float) -> bool:

@@ -17,6 +17,7 @@ from vitexport.errors import LoweringFailed
 from vitexport.quantize.calibration import calibration
 from vitexport_targets._onnx_graph import first_line
 from vitexport_targets._precisions import LEAST_SHARE
+from vitexport_targets.tflite import half
 from vitexport_targets.tflite.signature import Interface, fed
 from vitexport_targets.tflite.weights import constants
 
@@ -48,6 +49,15 @@ def _fp16(quantizer: Any) -> None:
 
     (everything,) = _names("ALL_SUPPORTED")
     quantizer.add_weight_only_config(".*", everything, 16, algorithm_key=AlgorithmName.FLOAT_CASTING)
+
+
+def _spare(quantizer: Any, scopes: Sequence[str]) -> None:
+    """Operations that stay as they are."""
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+
+    (everything,) = _names("ALL_SUPPORTED")
+    for scope in scopes:
+        quantizer.update_quantization_recipe(scope, everything, algorithm_key=AlgorithmName.NO_QUANTIZE)
 
 
 def _w8(quantizer: Any) -> None:
@@ -96,6 +106,8 @@ def quantised(whole: bytes, name: str, sources: Sequence[SourceModel], interface
     try:
         quantizer = aeq.Quantizer(bytearray(whole))
         recipe.ask(quantizer)
+        if name == "fp16":
+            _spare(quantizer, half.readers(whole))
         ranges = quantizer.calibrate(_samples(sources, interfaces), num_threads=1) if recipe.calibrated else None
         made = bytes(quantizer.quantize(ranges).quantized_model)
     except Exception as error:  # the quantiser raises whatever its passes raised
