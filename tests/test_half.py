@@ -172,6 +172,22 @@ def test_nothing_on_the_way_is_infinite_and_what_is_wide_is_nowhere_float16(name
             assert value.dtype != np.float16 or np.abs(value.astype(np.float32)).max() <= half.LARGEST
 
 
+def test_values_keep_the_names_of_the_float32_file():
+    """By which ``vitexport diff`` finds them."""
+    made, true = (
+        {output for node in model.graph.node for output in node.output if node.op_type != "Cast"}
+        for model in (safe("streaming"), _onnx_graph.to_model(captured("streaming")))
+    )
+    assert {name for name in true - made if "layer_norm" not in name and name != "logits"} == set()
+
+
+def test_a_batch_that_is_left_open_is_looked_into_as_well(tmp_path: Path):
+    model, out = f"{TESTS / 'wide_models.py'}:streaming", str(tmp_path / "out")
+    report = export(ExportRequest(model=model, targets=("onnx",), precisions=("fp16",), dynamic=("batch",), out=out))
+    assert report.verdict == "passed", report.results
+    assert report.notes
+
+
 def test_only_the_norms_in_danger_stay_float32_and_each_is_one_operator():
     made = safe("outlying")
     kinds = Counter(node.op_type for node in made.graph.node)

@@ -13,7 +13,7 @@ from vitexport.quantize import half
 from vitexport_targets._onnx_weights import named
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     import onnx
 
@@ -85,7 +85,8 @@ def _squares(node: onnx.NodeProto, values: Mapping[str, Any]) -> float:
 
 def _joined(model: onnx.ModelProto) -> onnx.ModelProto:
     """``convert_float_to_float16`` leads what goes from one float32 node to the next through float16, where it is
-    infinite, and names a value's way back once for each node that reads it, which ONNX forbids (onnxruntime 1.31)."""
+    infinite, and names a value's way back once for each node that reads it, which ONNX forbids (onnxruntime 1.31).
+    Here it goes straight, and values are called what the float32 file calls them."""
     from onnxruntime.transformers.onnx_model import OnnxModel
 
     graph = model.graph
@@ -95,15 +96,22 @@ def _joined(model: onnx.ModelProto) -> onnx.ModelProto:
     straight = {above: down[below] for above, below in up.items() if below in down}
     answers = {straight[o.name]: o.name for o in graph.output if o.name in straight}
     nodes = [node for node in nodes if node.output[0] not in straight]
-    for node in nodes:
-        node.input[:] = [answers.get(name, name) for name in (straight.get(name, name) for name in node.input)]
-        node.output[:] = [answers.get(name, name) for name in node.output]
+    _rename(nodes, straight)
+    _rename(nodes, answers)
     read = {name for node in nodes for name in node.input} | {output.name for output in graph.output}
-    _set(graph.node, [node for node in nodes if node.output[0] not in down or node.output[0] in read])
-    there = {name for node in graph.node for name in node.output}
+    unread = {name for name in down if name not in read}
+    _set(graph.node, [node for node in nodes if node.output[0] not in unread])
+    _rename(graph.node, {down[name]: name for name in unread if down[name] not in {i.name for i in graph.input}})
+    there = {name for node in graph.node for name in node.output} - unread  # which were float16 under these names
     _set(graph.value_info, [value for value in graph.value_info if value.name in there])
     OnnxModel(model).topological_sort(is_deterministic=True)
     return model
+
+
+def _rename(nodes: Iterable[onnx.NodeProto], names: Mapping[str, str]) -> None:
+    for node in nodes:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
 
 
 def _is_cast(node: onnx.NodeProto, ending: str, beginning: str) -> bool:

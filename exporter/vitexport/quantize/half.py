@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from vitexport.preprocess import preprocess
 from vitexport.progress import step
 from vitexport.quantize.calibration import calibration
 
@@ -81,8 +82,9 @@ def beyond(figure: float) -> bool:
 
 
 def pictures(source: SourceModel) -> tuple[Tensor, ...]:
-    """What is looked at, here and in each target's own graph."""
-    return calibration(source.probes, source.preprocessing, PICTURES).pictures
+    """What is looked at, here and in each target's own graph: photos, and the noise that a proof is taken on too."""
+    noise = [preprocess(probe.image, source.preprocessing) for probe in source.probes if probe.kind == "noise"]
+    return (*calibration(source.probes, source.preprocessing, PICTURES).pictures, *noise)
 
 
 _found: WeakKeyDictionary[SourceModel, tuple[Danger, ...]] = WeakKeyDictionary()
