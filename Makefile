@@ -3,6 +3,7 @@
 #   make export     the main job: selfie segmentation to onnx and webgpu, proven on a photo
 #   make test       what CI runs
 #   make test-all   the slow matrices too
+#   make webgpu-f16 a software WebGPU adapter that computes float16 (350 MB), which some tests then use
 #   make digits     train the project's own network again, over its committed weights, and examine it
 #   make bench      export time, memory and latency beside Optimum, coremltools, litert-torch, as ratios
 #   make lint       ruff, mypy --strict, tsc
@@ -13,7 +14,7 @@ BIN    := $(VENV)/bin
 OUT    ?= build/selfie
 
 .DELETE_ON_ERROR:
-.PHONY: setup export test test-all digits bench lint format generate clean
+.PHONY: setup webgpu-f16 export test test-all digits bench lint format generate clean
 
 setup: $(VENV)/.installed web-demo/node_modules/.installed $(VENV)/.browser $(VENV)/legacy/.installed
 
@@ -43,6 +44,14 @@ $(VENV)/legacy/.installed: .ci/legacy.txt | $(VENV)/.installed
 	else \
 	    echo "tflite-runtime 2.14 has wheels for Linux and Python 3.11 alone: files for LiteRT are not proven in it here."; \
 	fi
+
+# A software WebGPU adapter with shader-f16, for tests/test_half_webgpu.py: from Debian 12's backports. Elsewhere those
+# tests say "not run".
+webgpu-f16: $(VENV)/webgpu-f16/adapter.json
+
+$(VENV)/webgpu-f16/adapter.json: .ci/webgpu-f16 | $(VENV)/.installed
+	.ci/webgpu-f16 $(@D) $(BIN)/python
+	@touch $@
 
 export: setup
 	$(BIN)/vitexport --model selfie --target onnx --target webgpu --precision fp32 --precision fp16 --out $(OUT) --force

@@ -348,6 +348,8 @@ class Artifact:
     """Package -> version of everything that shaped the files."""
     runtime: WebRuntime | None = None
     input_name: str = INPUT_NAME
+    notes: tuple[str, ...] = ()
+    """What was done otherwise than asked, for the user to read."""
 
 
 @dataclass(frozen=True)

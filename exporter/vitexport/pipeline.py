@@ -51,14 +51,16 @@ def export(request: ExportRequest) -> Report:
     with listen(add_up), bundles.staging(out) as stage:
         exams = captured(request)
         decided = decide(plan, exams[0], request)
+        notes = [note for exam in exams for note in exam.source.notes]
         proofs = [
             proof
             for target, asked in plan
-            for proof in _produce(target, asked, followed(decided, target, exams), stage)
+            for proof in _produce(target, asked, followed(decided, target, exams), stage, notes)
         ]
         results = tuple(proof.result for proof in proofs)
-        notes = (*_notes(exams), *told(decided), *not_worth_it(results))
-        report = _report(request, out, exams, results, {name: round(s, 3) for name, s in seconds.items()}, notes)
+        notes += [*told(decided), *not_worth_it(results)]
+        report = _report(request, out, exams, results, {name: round(s, 3) for name, s in seconds.items()})
+        report = replace(report, notes=tuple(dict.fromkeys(notes)))
         if decided.cells:
             (stage / PLAN_NAME).write_bytes(plans.encode(decided))
         _picture(stage / "proof.png", exams[0], proofs)
@@ -165,12 +167,16 @@ def _capture(request: ExportRequest) -> Exam:
         return proof.exam(source, request.dynamic)
 
 
-def _produce(target: Target, asked: ExportRequest, exams: tuple[Exam, ...], stage: Path) -> list[Proof]:
+def _produce(
+    target: Target, asked: ExportRequest, exams: tuple[Exam, ...], stage: Path, notes: list[str]
+) -> list[Proof]:
+    """``notes``: what the target has to say is added."""
     from vitexport import proof
 
     folder = stage / target.traits.name
     folder.mkdir()
     artifact = target.lower(tuple(exam.source for exam in exams), asked, folder)
+    notes += artifact.notes
     made = bundles.complete(folder, target.traits.name, exams, artifact)
     proofs = [
         proof.prove(target, bundle, variant.precision, provider, exam.cases)
@@ -183,23 +189,14 @@ def _produce(target: Target, asked: ExportRequest, exams: tuple[Exam, ...], stag
     return proofs
 
 
-def _notes(exams: tuple[Exam, ...]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(note for exam in exams for note in exam.source.notes))
-
-
 def _report(
-    request: ExportRequest,
-    out: Path,
-    exams: tuple[Exam, ...],
-    results: tuple[Result, ...],
-    steps_s: dict[str, float],
-    notes: tuple[str, ...],
+    request: ExportRequest, out: Path, exams: tuple[Exam, ...], results: tuple[Result, ...], steps_s: dict[str, float]
 ) -> Report:
     from vitexport import __version__
     from vitexport.bench import host_facts
 
     provenance = exams[0].source.provenance
-    report = Report(1, __version__, request, str(out), provenance, host_facts(), steps_s, results, notes)
+    report = Report(1, __version__, request, str(out), provenance, host_facts(), steps_s, results)
     return replace(report, out=str(_failed(out))) if report.verdict == "failed" else report
 
 

@@ -41,7 +41,8 @@ from vitexport.contract import INPUT_NAME, SourceModel
 from vitexport.errors import LoweringFailed
 from vitexport.progress import step
 from vitexport.quantize.calibration import calibration
-from vitexport_targets._onnx_graph import first_line, to_fp16
+from vitexport_targets._onnx_graph import first_line
+from vitexport_targets._onnx_half import to_fp16
 from vitexport_targets._onnx_weights import fingerprints, named, packed, weights, with_products
 from vitexport_targets._precisions import LEAST_SHARE
 
@@ -75,7 +76,7 @@ def in_precision(model: onnx.ModelProto, name: str, source: SourceModel) -> onnx
     if name == "fp32":
         return model
     if name == "fp16":
-        return to_fp16(model)
+        return to_fp16(model, source)
     keep_float = source.keep_float.get(name, frozenset())
     missing = keep_float - fingerprints(model)  # small ones among them, which stay float whatever is asked
     if missing:

@@ -75,18 +75,6 @@ def _lower(source: SourceModel) -> onnx.ModelProto:
         return _signed(_anonymous(_simplified(model)), source)
 
 
-def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Weights and activations in float16; inputs and outputs stay float32, as transformers.js expects."""
-    import onnx
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-
-    with step("optimise", "fp16"):
-        copy = onnx.ModelProto()
-        copy.CopyFrom(model)
-        converted: onnx.ModelProto = convert_float_to_float16(copy, keep_io_types=True)
-        return converted
-
-
 def save(model: onnx.ModelProto, path: Path, max_file_bytes: int | None = None) -> tuple[str, ...]:
     """Write ``model``; the names of the files beside ``path``, the graph first, then its weight shards.
 

@@ -24,6 +24,7 @@ from vitexport.contract import (
     Value,
     Variant,
 )
+from vitexport.quantize import half
 from vitexport_targets import _onnx_graph
 from vitexport_targets._onnx_bits import in_precision
 from vitexport_targets._precisions import FEWER_ONNX_BITS, FP16, FP32
@@ -58,7 +59,8 @@ class Onnx:
         of ladders, and find one network in a folder."""
         folders = [into, *(into / str(source.size) for source in sources[1:])]
         variants = tuple(self._fill(*pair, request, into) for pair in zip(sources, folders, strict=True))
-        return Artifact(variants, _onnx_graph.toolchain())
+        notes = half.notes(sources) if "fp16" in request.precisions else ()
+        return Artifact(variants, _onnx_graph.toolchain(), notes=notes)
 
     def _fill(self, source: SourceModel, folder: Path, request: ExportRequest, root: Path) -> tuple[Variant, ...]:
         (folder / "onnx").mkdir(parents=True)

@@ -145,6 +145,10 @@ class Evaluator:
             made = self._do(step, {**self._constants, **given})
             return _array(made[operation.outputs[0].name])
 
+    def stores(self, name: str) -> bool:
+        """Whether a value is one of the program's constants."""
+        return name in self._constants
+
     def constant(self, name: str) -> NDArray[Any]:
         """A constant as the program computes with it: unpacked."""
         return _array(self._constants[name])

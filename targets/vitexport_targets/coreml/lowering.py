@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from vitexport.errors import LoweringFailed, RuntimeUnavailable
 from vitexport.parity import noise
 from vitexport.preprocess import preprocess
 from vitexport.progress import step
+from vitexport.quantize import half
 from vitexport.quantize.calibration import calibration
 from vitexport.quantize.layers import Fingerprint, layers
 from vitexport_targets._onnx_graph import first_line
@@ -41,7 +42,7 @@ from vitexport_targets.coreml.names import function_name, layout_key, package_na
 from vitexport_targets.coreml.package import read
 from vitexport_targets.coreml.packed import digest
 from vitexport_targets.coreml.passes import exact_passes
-from vitexport_targets.coreml.ranges import takes_half, wide_values
+from vitexport_targets.coreml.ranges import Kept, kept, takes_half
 from vitexport_targets.coreml.summary import first_answer
 
 if TYPE_CHECKING:
@@ -76,8 +77,8 @@ class _Rung:
 
     source: SourceModel
     program: Any
-    wide: frozenset[str] = frozenset()
-    """Values that float16 cannot hold: see :mod:`.ranges`."""
+    keep: Kept = field(default_factory=Kept)
+    """What float16 cannot hold: see :mod:`.ranges`."""
     single: Path | None = None
     """The finished float32 package, which all others are held to."""
     half: Path | None = None
@@ -100,7 +101,8 @@ def lower(traits: Traits, sources: tuple[SourceModel, ...], request: ExportReque
         written |= {name: _write(traits.precision(name), plan, rungs, work, into) for name in others}
     _accompany(sources, plan, into)
     columns = [[_variant(traits.precision(name), each, into) for each in written[name]] for name in request.precisions]
-    return Artifact(tuple(zip(*columns, strict=True)), toolchain(), input_name=inputs.NAMES[plan.kind])
+    notes = half.notes([rung.source for rung in rungs]) if others else ()
+    return Artifact(tuple(zip(*columns, strict=True)), toolchain(), input_name=inputs.NAMES[plan.kind], notes=notes)
 
 
 @contextmanager
@@ -139,7 +141,7 @@ def _decomposed(source: SourceModel, kind: inputs.Kind) -> Any:
 def _halved(rung: _Rung, single: Path, plan: Plan, work: Path) -> _Rung:
     size = rung.source.size
     with step("lower", f"coreml {size} ranges"):
-        rung = replace(rung, single=single, wide=wide_values(single, rung.source))
+        rung = replace(rung, single=single, keep=kept(single, rung.source))
     with step("lower", f"coreml {size} fp16"), quietly():
         return replace(rung, half=_convert(rung, "fp16", plan, work / f"half_{size}.mlpackage"))
 
@@ -173,7 +175,7 @@ def _make(rung: _Rung, precision: str, plan: Plan, path: Path) -> Path:
     if precision == "fp16":
         return shutil.copytree(rung.half, path)
     recipe = compression.RECIPES[precision]
-    if recipe.activations and rung.wide:
+    if recipe.activations and rung.keep.wide:
         raise LoweringFailed(
             f"{rung.source.name} has values beyond float16, and coremltools keeps the ranges of eight-bit activations "
             f"in it. Ask for w8 instead of {precision}."
@@ -224,7 +226,7 @@ def _convert(rung: _Rung, precision: str, plan: Plan, path: Path) -> Path:
                 inputs=[inputs.input_type(ct, source, plan.kind)],
                 outputs=[ct.TensorType(name=output.name, dtype=np.float32) for output in source.outputs],
                 minimum_deployment_target=ct.target[plan.ios.replace("ios", "iOS")],
-                compute_precision=_compute_precision(ct, precision, rung.wide),
+                compute_precision=_compute_precision(ct, precision, rung.keep),
                 pass_pipeline=exact_passes(ct),
                 skip_model_load=True,
             )
@@ -234,10 +236,10 @@ def _convert(rung: _Rung, precision: str, plan: Plan, path: Path) -> Path:
     return path
 
 
-def _compute_precision(ct: Any, precision: str, wide: frozenset[str]) -> Any:
+def _compute_precision(ct: Any, precision: str, keep: Kept) -> Any:
     if precision == "fp32":
         return ct.precision.FLOAT32
-    return ct.transform.FP16ComputePrecision(op_selector=takes_half(wide)) if wide else ct.precision.FLOAT16
+    return ct.transform.FP16ComputePrecision(op_selector=takes_half(keep)) if keep else ct.precision.FLOAT16
 
 
 def _merge(singles: Sequence[Path], sizes: Sequence[Size], path: Path) -> Path:

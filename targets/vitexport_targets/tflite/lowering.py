@@ -15,7 +15,7 @@ from vitexport.errors import LoweringFailed
 from vitexport.manifest import metadata
 from vitexport.progress import step
 from vitexport_targets._onnx_graph import first_line
-from vitexport_targets.tflite import quantisation
+from vitexport_targets.tflite import half, quantisation
 from vitexport_targets.tflite.biased_products import keep_constants_apart
 from vitexport_targets.tflite.contiguous import make_contiguous
 from vitexport_targets.tflite.layer_scale import fold_layer_scale
@@ -41,7 +41,8 @@ def lower(traits: Traits, sources: tuple[SourceModel, ...], request: ExportReque
         held = traits.precision(name)
         variants.append(Variant(name, (path.name,), held.tolerance, metric=held.metric))
     toolchain = {name: version(name) for name in TOOLCHAIN}
-    return Artifact((tuple(variants),) * len(sources), toolchain, input_name=interfaces[0].input_name)
+    notes = half.notes(sources) if "fp16" in request.precisions else ()
+    return Artifact((tuple(variants),) * len(sources), toolchain, input_name=interfaces[0].input_name, notes=notes)
 
 
 #: What was converted for one plan serves the next: by the program of the first size.

@@ -19,6 +19,7 @@ from vitexport.quantize.calibration import calibration
 from vitexport.quantize.layers import fingerprint, layers
 from vitexport_targets._onnx_graph import first_line
 from vitexport_targets._precisions import LEAST_SHARE
+from vitexport_targets.tflite import half
 from vitexport_targets.tflite.signature import Interface, fed
 from vitexport_targets.tflite.weights import constants
 
@@ -51,6 +52,15 @@ def _fp16(quantizer: Any) -> None:
 
     (everything,) = _names("ALL_SUPPORTED")
     quantizer.add_weight_only_config(".*", everything, 16, algorithm_key=AlgorithmName.FLOAT_CASTING)
+
+
+def _spare(quantizer: Any, scopes: Sequence[str]) -> None:
+    """Operations that stay as they are: the quantiser follows the latest of what it was told of one."""
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+
+    (everything,) = _names("ALL_SUPPORTED")
+    for scope in scopes:
+        quantizer.update_quantization_recipe(scope, everything, algorithm_key=AlgorithmName.NO_QUANTIZE)
 
 
 def _w8(quantizer: Any) -> None:
@@ -100,7 +110,7 @@ def quantised(whole: bytes, name: str, sources: Sequence[SourceModel], interface
     try:
         quantizer = aeq.Quantizer(bytearray(whole))
         recipe.ask(quantizer)
-        _spare(quantizer, kept)
+        _spare(quantizer, half.readers(whole) if name == "fp16" else [layer.scope for layer in kept])
         ranges = quantizer.calibrate(_samples(sources, interfaces), num_threads=1) if recipe.calibrated else None
         made = bytes(quantizer.quantize(ranges).quantized_model)
     except Exception as error:  # the quantiser raises whatever its passes raised
@@ -116,7 +126,7 @@ class FloatLayer:
     """One that stays as it is."""
 
     scope: str
-    """What the quantiser calls it: the tensors that it makes."""
+    """A pattern of what the quantiser calls it: the tensors that it makes."""
     size: int
     """Of its weight, in values."""
 
@@ -142,7 +152,7 @@ def layers_of(whole: bytes, keep_float: frozenset[Fingerprint], source: SourceMo
                 layer = kept.get(fingerprint(data.view(np.float32)))
                 if layer is not None:
                     size = 0 if layer in done else data.size // 4  # sizes of a ladder share their weights
-                    found.append(FloatLayer(flatbuffers.get_op_scope(op, graph.tensors), size))
+                    found.append(FloatLayer(f"^{re.escape(flatbuffers.get_op_scope(op, graph.tensors))}$", size))
                     done.add(layer)
     if missing := keep_float - done:
         raise LoweringFailed(
@@ -150,17 +160,6 @@ def layers_of(whole: bytes, keep_float: frozenset[Fingerprint], source: SourceMo
             "the converter has merged them with others. Make the plan anew, or do without."
         )
     return tuple(found)
-
-
-def _spare(quantizer: Any, kept: Sequence[FloatLayer]) -> None:
-    """The quantiser follows the latest of what it was told of a layer."""
-    from ai_edge_quantizer.algorithm_manager import AlgorithmName
-
-    (everything,) = _names("ALL_SUPPORTED")
-    for layer in kept:
-        quantizer.update_quantization_recipe(
-            f"^{re.escape(layer.scope)}$", everything, algorithm_key=AlgorithmName.NO_QUANTIZE
-        )
 
 
 def _samples(sources: Sequence[SourceModel], interfaces: Sequence[Interface]) -> dict[str, list[dict[str, Tensor]]]:

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from vitexport.contract import Artifact, ExportRequest, Precision, SourceModel, Traits, Variant
+from vitexport.quantize import half
 from vitexport_targets import _onnx_graph
 from vitexport_targets._onnx_bits import in_precision
 from vitexport_targets.webgpu import ONLY, PREFERENCE, REQUIRES, ort_web
@@ -23,7 +24,8 @@ def lower(traits: Traits, sources: tuple[SourceModel, ...], request: ExportReque
     copied = request.runtime == "copy"
     runtime = ort_web.copy_into(into / "runtime", "runtime") if copied else ort_web.left_to_the_page()
     versions = {**_onnx_graph.toolchain(), ort_web.PACKAGE: ort_web.VERSION}
-    return Artifact(tuple(zip(*columns, strict=True)), versions, runtime)
+    notes = half.notes(sources) if "fp16" in request.precisions else ()
+    return Artifact(tuple(zip(*columns, strict=True)), versions, runtime, notes=notes)
 
 
 def _at_every_size(
