@@ -15,6 +15,7 @@ from vitexport.contract import Exam, ExportRequest, Report, Result, Target
 from vitexport.errors import OK, BadRequest, ParityFailed, did_you_mean
 from vitexport.manifest import REPORT_NAME, encode
 from vitexport.progress import Step, listen, step
+from vitexport.quantize import QUANTISES_ACTIVATIONS
 from vitexport.toolchain import find
 
 if TYPE_CHECKING:
@@ -104,10 +105,24 @@ def check(request: ExportRequest, out: Path) -> list[tuple[Target, ExportRequest
             names = ", ".join(target.traits.name for target in targets)
             raise BadRequest(f"{flag} means nothing to {names}. Leave it out, or name a target that knows it.")
     plan = [(target, _asked_of(target, request)) for target in targets]
+    _check_calibration(request, {name for _, asked in plan for name in asked.precisions})
     for target, _ in plan:
         for need in target.traits.needs:
             find(need)
     return plan
+
+
+def _check_calibration(request: ExportRequest, precisions: set[str]) -> None:
+    if request.calibration is None:
+        return
+    if not precisions & QUANTISES_ACTIVATIONS:
+        raise BadRequest(
+            f"--calibration means nothing to {', '.join(sorted(precisions))}, which leave activations as they are. "
+            f"Leave it out, or ask for {' or '.join(sorted(QUANTISES_ACTIVATIONS))}."
+        )
+    from vitexport.quantize import pictures
+
+    pictures.files(request.calibration)
 
 
 def _asked_of(target: Target, request: ExportRequest) -> ExportRequest:
@@ -142,12 +157,13 @@ def captured(request: ExportRequest) -> tuple[Exam, ...]:
 
 def _capture(request: ExportRequest) -> Exam:
     from vitexport import capture, models, photos, proof
+    from vitexport.quantize import pictures
 
-    probes = photos.probes(request.images, request.seed)
+    probes, measured = photos.probes(request.images, request.seed), pictures.gather(request.calibration)
     with step("capture", f"{request.model} {request.size or ''}".strip()):
         network = models.build(request)
         source = capture.capture(network, shown_name(request.model), probes, request.dynamic)
-        return proof.exam(source, request.dynamic)
+        return proof.exam(pictures.joined(source, measured), request.dynamic)
 
 
 def _produce(target: Target, asked: ExportRequest, exams: tuple[Exam, ...], stage: Path) -> list[Proof]:
