@@ -151,8 +151,19 @@ def captured(request: ExportRequest) -> tuple[Exam, ...]:
     """The PyTorch side of a request: a network at each of its sizes, with what artifacts are held to there."""
     sizes = dict.fromkeys(request.sizes)
     rungs = [replace(request, sizes=(size,)) for size in sizes] or [request]
-    exams = [_capture(rung) for rung in rungs]
-    return tuple({exam.source.size: exam for exam in exams}.values())  # --pad-size may make two sizes one
+    exams = {exam.source.size: exam for exam in map(_capture, rungs)}  # --pad-size may make two sizes one
+    return _prepared(tuple(exams.values()), request)
+
+
+def _prepared(exams: tuple[Exam, ...], request: ExportRequest) -> tuple[Exam, ...]:
+    """For all targets alike, where a precision that is asked for quantises activations."""
+    asked = {name for target in registry.resolve(request.targets) for name in _asked_of(target, request).precisions}
+    if not asked & QUANTISES_ACTIVATIONS:
+        return exams
+    from vitexport.quantize import prepare
+
+    sources = prepare.prepared([exam.source for exam in exams], request.dynamic)
+    return tuple(replace(exam, source=source) for exam, source in zip(exams, sources, strict=True))
 
 
 def _capture(request: ExportRequest) -> Exam:
