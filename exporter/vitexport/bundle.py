@@ -19,6 +19,7 @@ from PIL import Image as PILImage
 from vitexport.contract import (
     Artifact,
     Bundle,
+    CalibrationSet,
     Case,
     Exam,
     FileEntry,
@@ -33,9 +34,10 @@ from vitexport.contract import (
 from vitexport.errors import BadRequest, WorldFailed
 from vitexport.manifest import MANIFEST_NAME, REPORT_NAME, encode
 from vitexport.parity import contrast, held_to
+from vitexport.quantize import QUANTISES_ACTIVATIONS, calibration
 
 if TYPE_CHECKING:
-    from vitexport.contract import Tensor
+    from vitexport.contract import SourceModel, Tensor
 
 #: Two, because a network that answers the same to every photo passes any exam of one.
 GOLDEN_PHOTOS = 2
@@ -214,7 +216,15 @@ def _rung(folder: Path, exam: Exam, variants: tuple[Variant, ...]) -> Rung:
         rounding=source.rounding,
         pos_embed_rule=source.pos_embed_rule,
         pos_embed_source=source.pos_embed_source,
+        calibration=_calibration(source, variants),
     )
+
+
+def _calibration(source: SourceModel, variants: tuple[Variant, ...]) -> CalibrationSet | None:
+    if not any(variant.precision in QUANTISES_ACTIVATIONS for variant in variants):
+        return None
+    used = calibration.of(source)
+    return CalibrationSet(len(used.pictures), used.photos, used.digest)
 
 
 def _write_golden(folder: Path, exam: Exam, index: int) -> GoldenCase:

@@ -52,7 +52,7 @@ def capture(network: Network, name: str, probes: tuple[Probe, ...], dynamic: tup
     forward = _forward(entry, network.output_name)
     shape = _check_answers(forward, network, name, probes, batches)
 
-    example = batches[0] if "batch" not in dynamic else np.concatenate([batches[0], batches[-1]])
+    example = _example(batches, dynamic)
     every = dynamic_shapes.step(network.preprocessing.size, network.size_step)
     program = _export(entry, torch.from_numpy(example), name, dynamic, every)
     _check_program(program, forward, network.output_name, example, name)
@@ -75,14 +75,19 @@ def capture(network: Network, name: str, probes: tuple[Probe, ...], dynamic: tup
     )
 
 
-def recapture(source: SourceModel, module: torch.nn.Module) -> SourceModel:
-    """``source`` by way of another module with the same answers, of one fixed size; what is true stays as it was."""
+def recapture(source: SourceModel, module: torch.nn.Module, dynamic: tuple[Dynamic, ...] = ()) -> SourceModel:
+    """``source`` by way of another module with the same answers; what is true stays as it was."""
     import torch
 
-    example = preprocess(source.probes[0].image, source.preprocessing)
-    program = _export(_entry(module), torch.from_numpy(example), source.name, (), source.size_step)
+    example = _example([preprocess(probe.image, source.preprocessing) for probe in source.probes], dynamic)
+    program = _export(_entry(module), torch.from_numpy(example), source.name, dynamic, source.size_step)
     _check_program(program, source.forward, source.outputs[0].name, example, source.name)
     return replace(source, program=program)
+
+
+def _example(batches: list[NDArray[np.float32]], dynamic: tuple[Dynamic, ...]) -> NDArray[np.float32]:
+    """What is traced: torch takes a batch of 1 for a fixed one."""
+    return batches[0] if "batch" not in dynamic else np.concatenate([batches[0], batches[-1]])
 
 
 def _entry(module: torch.nn.Module) -> torch.nn.Module:

@@ -144,6 +144,7 @@ def _export_parser() -> argparse.ArgumentParser:
     add("--frames", type=int, metavar="N", help="frames of a clip, for video networks (default: the model's own)")
     add("--frame-stride", type=int, metavar="N", help="frames of a video per frame of a clip (default: as trained)")
     add("--images", metavar="DIR", help="photos to judge parity on (default: four built-in ones)")
+    add("--calibration", metavar="DIR", help="photos to measure activations on, for w8a8 (default: the parity photos)")
     add("--out", metavar="DIR", help="where to write (default: exports/<model>)")
     add("--force", action="store_true", help="replace what vitexport wrote to --out before")
     add("--dynamic", action="append", choices=("batch", "size"), default=[], help="leave this dimension open")
@@ -227,6 +228,7 @@ def _request(asked: argparse.Namespace) -> ExportRequest:
         weights=asked.weights,
         task=asked.task,
         images=asked.images,
+        calibration=asked.calibration,
         out=asked.out,
         force=asked.force,
         seed=asked.seed,

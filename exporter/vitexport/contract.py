@@ -109,6 +109,8 @@ class ExportRequest:
     """None: what the checkpoint was trained for."""
     images: str | None = None
     """Folder of parity images. None: the built-in photos."""
+    calibration: str | None = None
+    """Folder of images that activations are measured on. None: the parity photos, with crops and mirror images."""
     out: str | None = None
     force: bool = False
     seed: int = 0
@@ -245,6 +247,9 @@ class SourceModel:
     :mod:`vitexport.quantize.layers`."""
     hub_config: Mapping[str, Any] = field(default_factory=dict)
     """What a transformers ``config.json`` says of this architecture (``model_type`` and friends)."""
+    calibration: tuple[Probe, ...] = ()
+    """What activations are measured on: see :func:`vitexport.quantize.calibration.of`. Empty: the photos of
+    ``probes``."""
 
     @property
     def size(self) -> Size:
@@ -323,6 +328,17 @@ class GoldenCase:
 
 
 @dataclass(frozen=True)
+class CalibrationSet:
+    """The pictures that activations were measured on, where a variant computes in fewer bits."""
+
+    pictures: int
+    photos: int
+    """How many photos they are views of."""
+    sha256: str
+    """Of all pictures as the network takes them, in order."""
+
+
+@dataclass(frozen=True)
 class RuntimeBuild:
     """One build of a browser runtime. ``wasm`` lists parts to be joined in order (hosts cap files at 25 MiB)."""
 
@@ -369,6 +385,8 @@ class Rung:
     """How learned positions were taken to this size: a rule of :mod:`vitexport.posembed`; empty where nothing was."""
     pos_embed_source: str = ""
     """The paper, library or file that the rule comes from."""
+    calibration: CalibrationSet | None = None
+    """None where no variant quantises activations."""
 
     @property
     def size(self) -> Size:

@@ -66,28 +66,34 @@ def _built_in() -> tuple[Probe, ...]:
     assert spec is not None
     assert spec.origin is not None
     folder = Path(spec.origin).parent / "data"
-    return tuple(Probe(Path(name).stem, "photo", _read(folder / name)) for name in BUILT_IN)
+    return tuple(Probe(Path(name).stem, "photo", read(folder / name)) for name in BUILT_IN)
 
 
 def _folder(folder: Path) -> tuple[Probe, ...]:
-    if not folder.is_dir():
-        raise BadRequest(f"--images '{folder}' is not a folder. Name a folder that holds photos.")
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES and p.is_file())
-    if not files:
-        raise BadRequest(
-            f"--images '{folder}' holds no image ({', '.join(sorted(_SUFFIXES))}). "
-            "Put at least two photos there, or leave the option out to use the built-in ones."
-        )
+    files = images_in(
+        folder, "--images", "Put at least two photos there, or leave the option out to use the built-in ones"
+    )
     if len(files) < 2:
         raise BadRequest(
             f"--images '{folder}' holds one image. Parity needs two that differ: "
             "a network that answers the same to everything would pass on one."
         )
-    return tuple(Probe(f.stem, "photo", _read(f)) for f in files)
+    return tuple(Probe(f.stem, "photo", read(f)) for f in files)
 
 
-def _read(path: Path) -> NDArray[np.uint8]:
-    """RGB uint8, the longer side at most ``LONGEST_SIDE``."""
+def images_in(folder: Path, option: str, otherwise: str) -> list[Path]:
+    """The image files of a folder that ``option`` named, by name. Raises ``BadRequest`` where there are none, which
+    ends in ``otherwise``."""
+    if not folder.is_dir():
+        raise BadRequest(f"{option} '{folder}' is not a folder. Name a folder that holds photos.")
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES and p.is_file())
+    if not files:
+        raise BadRequest(f"{option} '{folder}' holds no image ({', '.join(sorted(_SUFFIXES))}). {otherwise}.")
+    return files
+
+
+def read(path: Path) -> NDArray[np.uint8]:
+    """RGB uint8, the longer side at most ``LONGEST_SIDE``. Raises ``BadRequest`` where it is no such picture."""
     try:
         with PILImage.open(path) as opened:
             if opened.mode[0] in "IF":  # Pillow would clip 16 bits to 8, which leaves white

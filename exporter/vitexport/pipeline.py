@@ -15,6 +15,7 @@ from vitexport.contract import Exam, ExportRequest, Report, Result, Target
 from vitexport.errors import OK, BadRequest, ParityFailed, did_you_mean
 from vitexport.manifest import REPORT_NAME, encode
 from vitexport.progress import Step, listen, step
+from vitexport.quantize import QUANTISES_ACTIVATIONS
 from vitexport.quantize import plan as plans
 from vitexport.quantize.decide import decide, followed, not_worth_it, told
 from vitexport.quantize.plan import PLAN_NAME
@@ -121,10 +122,24 @@ def check(request: ExportRequest, out: Path) -> list[tuple[Target, ExportRequest
             names = ", ".join(target.traits.name for target in targets)
             raise BadRequest(f"{flag} means nothing to {names}. Leave it out, or name a target that knows it.")
     plan = [(target, _asked_of(target, request)) for target in targets]
+    _check_calibration(request, {name for _, asked in plan for name in asked.precisions})
     for target, _ in plan:
         for need in target.traits.needs:
             find(need)
     return plan
+
+
+def _check_calibration(request: ExportRequest, precisions: set[str]) -> None:
+    if request.calibration is None:
+        return
+    if not precisions & QUANTISES_ACTIVATIONS:
+        raise BadRequest(
+            f"--calibration means nothing to {', '.join(sorted(precisions))}, which leave activations as they are. "
+            f"Leave it out, or ask for {' or '.join(sorted(QUANTISES_ACTIVATIONS))}."
+        )
+    from vitexport.quantize import pictures
+
+    pictures.files(request.calibration)
 
 
 def _asked_of(target: Target, request: ExportRequest) -> ExportRequest:
@@ -153,18 +168,30 @@ def captured(request: ExportRequest) -> tuple[Exam, ...]:
     """The PyTorch side of a request: a network at each of its sizes, with what artifacts are held to there."""
     sizes = dict.fromkeys(request.sizes)
     rungs = [replace(request, sizes=(size,)) for size in sizes] or [request]
-    exams = [_capture(rung) for rung in rungs]
-    return tuple({exam.source.size: exam for exam in exams}.values())  # --pad-size may make two sizes one
+    exams = {exam.source.size: exam for exam in map(_capture, rungs)}  # --pad-size may make two sizes one
+    return _prepared(tuple(exams.values()), request)
+
+
+def _prepared(exams: tuple[Exam, ...], request: ExportRequest) -> tuple[Exam, ...]:
+    """For all targets alike, where a precision that is asked for quantises activations."""
+    asked = {name for target in registry.resolve(request.targets) for name in _asked_of(target, request).precisions}
+    if not asked & QUANTISES_ACTIVATIONS:
+        return exams
+    from vitexport.quantize import prepare
+
+    sources = prepare.prepared([exam.source for exam in exams], request.dynamic)
+    return tuple(replace(exam, source=source) for exam, source in zip(exams, sources, strict=True))
 
 
 def _capture(request: ExportRequest) -> Exam:
     from vitexport import capture, models, photos, proof
+    from vitexport.quantize import pictures
 
-    probes = photos.probes(request.images, request.seed)
+    probes, measured = photos.probes(request.images, request.seed), pictures.gather(request.calibration)
     with step("capture", f"{request.model} {request.size or ''}".strip()):
         network = models.build(request)
         source = capture.capture(network, shown_name(request.model), probes, request.dynamic)
-        return proof.exam(source, request.dynamic)
+        return proof.exam(pictures.joined(source, measured), request.dynamic)
 
 
 def _produce(

@@ -40,7 +40,7 @@ import numpy as np
 from vitexport.contract import INPUT_NAME, SourceModel
 from vitexport.errors import LoweringFailed
 from vitexport.progress import step
-from vitexport.quantize.calibration import calibration
+from vitexport.quantize import calibration
 from vitexport_targets._onnx_graph import first_line
 from vitexport_targets._onnx_half import to_fp16
 from vitexport_targets._onnx_weights import fingerprints, named, packed, weights, with_products
@@ -232,7 +232,7 @@ class _Pictures:
     """onnxruntime's ``CalibrationDataReader``."""
 
     def __init__(self, source: SourceModel) -> None:
-        self._left = iter(calibration(source.probes, source.preprocessing).pictures)
+        self._left = iter(calibration.of(source).pictures)
 
     def get_next(self) -> dict[str, Any] | None:
         picture = next(self._left, None)

@@ -13,7 +13,7 @@ import numpy as np
 from vitexport.preprocess import preprocess
 
 if TYPE_CHECKING:
-    from vitexport.contract import Preprocessing, Probe, Tensor
+    from vitexport.contract import Preprocessing, Probe, SourceModel, Tensor
 
 #: Ranges of activations settle with some dozens of pictures.
 PICTURES = 32
@@ -46,6 +46,12 @@ class Calibration:
 
     def __str__(self) -> str:
         return f"{len(self.pictures)} views of {self.photos} photos, sha256 {self.digest}"
+
+
+def of(source: SourceModel) -> Calibration:
+    """What a source's activations are measured on, by every target alike: the user's pictures where there are any, else
+    the photos that parity is judged on."""
+    return calibration(source.calibration or source.probes, source.preprocessing)
 
 
 def calibration(probes: Sequence[Probe], how: Preprocessing, least: int = PICTURES) -> Calibration:

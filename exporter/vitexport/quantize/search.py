@@ -20,8 +20,7 @@ from vitexport import parity
 from vitexport.contract import Bundle, Case, Exam, ExportRequest, Meaning, Parity, SourceModel, Target
 from vitexport.errors import LoweringFailed, RuntimeUnavailable
 from vitexport.progress import step
-from vitexport.quantize import sensitivity
-from vitexport.quantize.calibration import calibration
+from vitexport.quantize import calibration, sensitivity
 from vitexport.quantize.layers import Layer, layers
 from vitexport.quantize.plan import Cell, spared
 
@@ -53,7 +52,7 @@ def wanted(source: SourceModel, max_drop: float | None) -> bool:
 def search(target: Target, exam: Exam, asked: ExportRequest, precision: str) -> Cell:
     """The cell of ``precision``. ``reached`` is false where no choice of layers meets the goal: it holds the best."""
     source, name = exam.source, target.traits.name
-    pictures = calibration(source.probes, source.preprocessing).pictures
+    pictures = calibration.of(source).pictures
     goal = 1 - (MAX_DROP[source.outputs[0].meaning] if asked.max_drop is None else asked.max_drop) / 100
     trial = _Trial(target, exam, asked, precision, _cases(source, pictures), goal)
     with step("plan", f"{name} {precision}"):

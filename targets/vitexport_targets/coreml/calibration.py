@@ -56,6 +56,11 @@ def ranges(package: Path, pictures: Iterable[Tensors]) -> dict[str, Range]:
     return found
 
 
+#: A value that is zero in all pictures, as everything may be in black ones, would get a step of 0, which coremltools
+#: divides by. The step is stored as float16: of 2^-18 it holds 6 bits, of less fewer and fewer.
+_LEAST = Range(-127 * 2.0**-18, 127 * 2.0**-18)
+
+
 @contextmanager
 def calibrated(measured: Mapping[str, Range]) -> Iterator[None]:
     """Inside, coremltools takes ``measured`` for what its own calibration would find."""
@@ -64,7 +69,8 @@ def calibrated(measured: Mapping[str, Range]) -> Iterator[None]:
     from coremltools.optimize.coreml.experimental import _post_training_quantization as calibration
 
     def stats(model: Any, samples: Any, group_size: int = -1) -> dict[str, dict[str, float]]:
-        found = {name: {"rmin": r.least, "rmax": r.largest} for name, r in measured.items()}
+        wide = {name: r.wider(_LEAST) for name, r in measured.items()}
+        found = {name: {"rmin": r.least, "rmax": r.largest} for name, r in wide.items()}
         # what is joined has one range, as in the function that this stands for
         joined = debugger.ModelDebugger(model)._get_concat_op_info()
         calibration._adjust_concat_surrounding_activation_stats(joined, found)

@@ -27,8 +27,7 @@ from vitexport.errors import LoweringFailed, RuntimeUnavailable
 from vitexport.parity import noise
 from vitexport.preprocess import preprocess
 from vitexport.progress import step
-from vitexport.quantize import half
-from vitexport.quantize.calibration import calibration
+from vitexport.quantize import calibration, half
 from vitexport.quantize.layers import Fingerprint, layers
 from vitexport_targets._onnx_graph import first_line
 from vitexport_targets.coreml import compression, floors, inputs, labels, sealing
@@ -213,7 +212,7 @@ def _samples(rung: _Rung) -> list[Tensors]:
     """Pictures to calibrate on, by the input's name."""
     assert rung.half is not None
     how, half = rung.source.preprocessing, read(rung.half)
-    return [inputs.feed(half, "main", picture, how) for picture in calibration(rung.source.probes, how).pictures]
+    return [inputs.feed(half, "main", picture, how) for picture in calibration.of(rung.source).pictures]
 
 
 def _convert(rung: _Rung, precision: str, plan: Plan, path: Path) -> Path:

@@ -15,7 +15,7 @@ import numpy as np
 
 from vitexport.contract import SourceModel
 from vitexport.errors import LoweringFailed
-from vitexport.quantize.calibration import calibration
+from vitexport.quantize import calibration
 from vitexport.quantize.layers import fingerprint, layers
 from vitexport_targets._onnx_graph import first_line
 from vitexport_targets._precisions import LEAST_SHARE
@@ -170,7 +170,7 @@ def _samples(sources: Sequence[SourceModel], interfaces: Sequence[Interface]) ->
         _, channels, *sides = (1, *how.input_shape)
         shape = (1, *sides, channels) if interface.feed != "nchw" else (1, *how.input_shape)
         dtype = np.uint8 if interface.feed == "image" else np.float32
-        pictures = calibration(source.probes, how).pictures
+        pictures = calibration.of(source).pictures
         found[interface.signature] = [{interface.input_name: fed(each, shape, dtype, how)} for each in pictures]
     return found
 

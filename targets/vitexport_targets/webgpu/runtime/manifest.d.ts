@@ -29,6 +29,7 @@ export interface Rung {
   rounding: number;
   pos_embed_rule: string;
   pos_embed_source: string;
+  calibration: CalibrationSet | null;
 }
 /**
  * From a decoded photo to the network's input, exactly; of a clip, from each of its frames.
@@ -97,6 +98,14 @@ export interface GoldenCase {
   outputs: {
     [k: string]: string;
   };
+}
+/**
+ * The pictures that activations were measured on, where a variant computes in fewer bits.
+ */
+export interface CalibrationSet {
+  pictures: number;
+  photos: number;
+  sha256: string;
 }
 /**
  * Where the weights come from and what may be done with them.
