@@ -15,6 +15,7 @@ pytest.importorskip("litert_torch")
 from vitexport import parity  # noqa: E402
 from vitexport.contract import Placement  # noqa: E402
 from vitexport_targets.tflite.biased_products import keep_constants_apart  # noqa: E402
+from vitexport_targets.tflite.joined_constants import join_constants  # noqa: E402
 from vitexport_targets.tflite.learned_queries import keys_before_learned_queries  # noqa: E402
 from vitexport_targets.tflite.litertjs import open_in_litertjs  # noqa: E402
 from vitexport_targets.tflite.quiet import quietly  # noqa: E402
@@ -50,6 +51,21 @@ class Computed(Attention):
         heads = x.reshape(x.shape[0], TOKENS, HEADS, WIDTH // HEADS).transpose(1, 2)
         bias = 16 * self.towards(self.apart).permute(2, 0, 1).contiguous().sigmoid()
         return ((heads * 0.7) @ heads.transpose(-2, -1) + bias.unsqueeze(0)).softmax(-1) @ heads
+
+
+class Masked(Computed):
+    """As SwinV2's shifted windows: what a window must not see is added to the bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mask = constant(1, 1, TOKENS, TOKENS)
+
+    def forward(self, x: Any) -> Any:
+        heads = x.reshape(x.shape[0], TOKENS, HEADS, WIDTH // HEADS).transpose(1, 2)
+        bias = 16 * self.towards(self.apart).permute(2, 0, 1).contiguous().sigmoid()
+        scores = (heads @ heads.transpose(-2, -1)) + bias.unsqueeze(0)
+        scores = scores.view(-1, HEADS, TOKENS, TOKENS) + self.mask
+        return scores.softmax(-1) @ heads
 
 
 class Pooling(torch.nn.Module):
@@ -114,6 +130,14 @@ def test_only_a_learned_query_comes_after_its_keys_and_the_answer_is_the_same(
 ):
     module, x, true = captured(make, batch)
     assert keys_before_learned_queries(module) == found
+    with torch.no_grad():
+        torch.testing.assert_close(module(x), true, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("make", "found"), [(Masked, 1), (Computed, 0), (Added, 0), (Ordinary, 0)])
+def test_only_two_constants_are_joined_and_the_answer_is_the_same(make: Callable[[], Any], found: int):
+    module, x, true = captured(make)
+    assert join_constants(module) == found
     with torch.no_grad():
         torch.testing.assert_close(module(x), true, rtol=1e-5, atol=1e-6)
 

@@ -18,6 +18,7 @@ from vitexport_targets._onnx_graph import first_line
 from vitexport_targets.tflite import half, quantisation
 from vitexport_targets.tflite.biased_products import keep_constants_apart
 from vitexport_targets.tflite.contiguous import make_contiguous
+from vitexport_targets.tflite.joined_constants import join_constants
 from vitexport_targets.tflite.layer_scale import fold_layer_scale
 from vitexport_targets.tflite.learned_queries import keys_before_learned_queries
 from vitexport_targets.tflite.quiet import quietly
@@ -94,6 +95,7 @@ def _served(source: SourceModel, interface: Interface) -> Any:
     program = source.program.module()
     fold_layer_scale(program)
     keys_before_learned_queries(program)
+    join_constants(program)
     keep_constants_apart(program)
     how, names = source.preprocessing, [output.name for output in source.outputs]
     pictures = {o.name for o in source.outputs if o.meaning in ("mask", "segmentation")}
