@@ -5,7 +5,7 @@ table; tests/test_grid.py holds the rows to their floors. Of each cell: bytes, w
 that nothing was calibrated on, and latency beside float32 in the same runtime, inference by inference in turn.
 
 ``digits_vit_tiny``: top-1 on the exam of 2,000; ``selfie``: IoU and boundary F with the float network's masks on
-composites; ``vit_small`` with random weights: SNR alone, for agreement of random weights means nothing. Where a runtime
+composites; ``vit_tiny`` and ``vit_small`` with random weights: SNR alone, for agreement of random weights means nothing. Where a runtime
 takes seconds for a picture a sample stands for the set.
 """
 
@@ -81,7 +81,7 @@ class Row:
 
 
 def cells() -> Iterator[Cell]:
-    for model in ("digits_vit_tiny", "selfie", "vit_small"):
+    for model in EXAMS:
         for name in TARGETS:
             traits = registry.target(name).traits
             for precision in traits.precisions:
@@ -146,8 +146,8 @@ def _captured(model: str, precision: str) -> tuple[Exam, ExportRequest]:
         model=model,
         targets=("onnx",),
         precisions=(precision if precision in ("w8-dyn", "w8a8") else "w8a8" if precision == "w8a16" else "fp32",),
-        weights="random" if model == "vit_small" else "pretrained",
-        calibration=str(folder) if precision != "fp32" and model != "vit_small" else None,
+        weights="random" if EXAMS[model] is _signal else "pretrained",
+        calibration=str(folder) if precision != "fp32" and EXAMS[model] is not _signal else None,
     )
     (exam,) = pipeline.captured(request)
     return exam, request
@@ -224,6 +224,7 @@ def _signal(exam: Exam, session: Session, cell: Cell) -> Row:
 EXAMS: dict[str, Callable[[Exam, Session, Cell], Row]] = {
     "digits_vit_tiny": _digits,
     "selfie": _people,
+    "vit_tiny": _signal,
     "vit_small": _signal,
 }
 
