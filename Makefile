@@ -5,6 +5,7 @@
 #   make test-all   the slow matrices too
 #   make webgpu-f16 a software WebGPU adapter that computes float16 (350 MB), which some tests then use
 #   make digits     train the project's own network again, over its committed weights, and examine it
+#   make grid       every target in every precision: bytes, accuracy, latency, as tables (an hour; goes on where killed)
 #   make bench      export time, memory and latency beside Optimum, coremltools, litert-torch, as ratios
 #   make lint       ruff, mypy --strict, tsc
 
@@ -14,7 +15,7 @@ BIN    := $(VENV)/bin
 OUT    ?= build/selfie
 
 .DELETE_ON_ERROR:
-.PHONY: setup webgpu-f16 export test test-all digits bench lint format generate clean
+.PHONY: setup webgpu-f16 export test test-all digits grid bench lint format generate clean
 
 setup: $(VENV)/.installed web-demo/node_modules/.installed $(VENV)/.browser $(VENV)/legacy/.installed
 
@@ -65,6 +66,9 @@ test-all: setup tests/js/node_modules/.installed
 digits: setup
 	$(BIN)/python -m vitexport.digits.train
 	$(BIN)/python -m vitexport.digits.evaluate
+
+grid: setup tests/js/node_modules/.installed
+	$(BIN)/python tests/grid.py
 
 bench: setup
 	$(BIN)/python tests/bench_export.py

@@ -5,8 +5,8 @@ table; tests/test_grid.py holds the rows to their floors. Of each cell: bytes, w
 that nothing was calibrated on, and latency beside float32 in the same runtime, inference by inference in turn.
 
 ``digits_vit_tiny``: top-1 on the exam of 2,000; ``selfie``: IoU and boundary F with the float network's masks on
-composites; ``vit_tiny`` and ``vit_small`` with random weights: SNR alone, for agreement of random weights means nothing. Where a runtime
-takes seconds for a picture a sample stands for the set.
+composites; ``vit_tiny`` and ``vit_small`` with random weights: SNR alone, for agreement of random weights means
+nothing. Where a runtime takes seconds for a picture a sample stands for the set.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What each precision must be worth, on networks whose answers mean something. Slow; rows are kept, see tests/grid.py."""
+"""What each precision must be worth, on networks whose answers mean something. Slow; rows are kept: tests/grid.py."""
 
 from __future__ import annotations
 
