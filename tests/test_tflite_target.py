@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,12 @@ def roomy(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Bundle]:
 
 
 @pytest.mark.browser
+def test_a_conversion_leaves_pythons_recursion_limit_as_it_was(tmp_path: Path):
+    before = sys.getrecursionlimit()
+    export(ExportRequest(model=TINY, targets=("tflite",), precisions=("fp32",), out=str(tmp_path / "out")))
+    assert sys.getrecursionlimit() == before
+
+
 def test_every_runtime_agrees_with_pytorch_in_every_precision(roomy: tuple[Report, Bundle]):
     verdicts = {(r.precision, r.provider): r.verdict for r in roomy[0].results}
     for precision in ("fp32", "fp16"):

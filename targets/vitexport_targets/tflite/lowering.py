@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,9 @@ from vitexport_targets.tflite.learned_queries import keys_before_learned_queries
 from vitexport_targets.tflite.quiet import quietly
 from vitexport_targets.tflite.sealing import sealed
 from vitexport_targets.tflite.signature import Interface, chosen
+
+#: What litert_converter asks for, in tools/model_utils.
+RECURSION_LIMIT = 100_000
 
 #: What shapes a file.
 TOOLCHAIN = ("torch", "litert-torch", "litert-converter", "ai-edge-quantizer")
@@ -62,7 +67,7 @@ def _converted(sources: Sequence[SourceModel], interfaces: Sequence[Interface]) 
 def convert(sources: Sequence[SourceModel], interfaces: Sequence[Interface]) -> bytes:
     """The float32 file. Raises ``LoweringFailed`` with the converter's words."""
     torchvision_schemas.declare()
-    with quietly():
+    with quietly(), _recursing():
         import litert_torch
         import torch
 
@@ -86,6 +91,18 @@ def convert(sources: Sequence[SourceModel], interfaces: Sequence[Interface]) -> 
                 return path.read_bytes()
         except Exception as error:  # the converter raises whatever MLIR and torch raised
             raise LoweringFailed(f"litert-torch cannot take {sources[0].name}: {first_line(error)}") from error
+
+
+@contextmanager
+def _recursing() -> Iterator[None]:
+    """litert_converter raises Python's limit for good as it is imported, to where C's stack has long ended: whatever is
+    nested without end, such as somebody's JSON, then ends the process instead of raising ``RecursionError``."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, RECURSION_LIMIT))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
 
 
 def _served(source: SourceModel, interface: Interface) -> Any:
