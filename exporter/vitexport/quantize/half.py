@@ -155,9 +155,9 @@ def magnitude(value: Any) -> float:
 
     if not isinstance(value, torch.Tensor) or not value.is_floating_point() or not value.numel():
         return 0.0
-    low, high = (float(end) for end in value.aminmax())
+    low, high = (float(end) for end in value.detach().aminmax())
     largest = max(-low, high)
-    return largest if largest < float("inf") else float(value.abs().nan_to_num(nan=END, posinf=0.0).max())
+    return largest if largest < float("inf") else float(value.detach().abs().nan_to_num(nan=END, posinf=0.0).max())
 
 
 def squares(x: torch.Tensor, axes: Sequence[int]) -> float:
