@@ -65,7 +65,7 @@ class Roomy(nn.Module):
 
 
 def roomy(scale: float = 1.0) -> Network:
-    return replace(tiny(), module=Roomy(scale))
+    return replace(tiny(), module=Roomy(scale), origin="random (seed 0)")
 
 
 def roomy_and_wide() -> Network:
@@ -75,7 +75,7 @@ def roomy_and_wide() -> Network:
 
 def roomy_and_large() -> Network:
     """600 KB of weights at 8 bits."""
-    return replace(tiny(), module=Roomy(width=4096))
+    return replace(roomy(), module=Roomy(width=4096))
 
 
 class Block(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,13 +113,13 @@ def test_identical_input_gives_identical_bytes(name: str, source: SourceModel):
 @pytest.mark.parametrize("kept", LAYERS)
 def test_a_layer_that_is_to_stay_float_stays_so_bit_for_bit(name: str, kept: str, source: SourceModel):
     spared = {fingerprint(dict(source.module.named_parameters())[f"{kept}.weight"].detach().numpy())}
-    made = in_precision(_onnx_graph.to_model(source), name, source, frozenset(spared))
+    made = in_precision(_onnx_graph.to_model(source), name, replace(source, keep_float={name: frozenset(spared)}))
     assert {weight.fingerprint for weight in weights(made)} == spared
 
 
 def test_a_layer_that_is_to_stay_float_and_is_not_there_is_no_silence(source: SourceModel):
     with pytest.raises(LoweringFailed, match=r"^1 of 1 layers that are to stay float are not in made here's ONNX"):
-        in_precision(_onnx_graph.to_model(source), "w8", source, frozenset({(1, 2)}))
+        in_precision(_onnx_graph.to_model(source), "w8", replace(source, keep_float={"w8": frozenset({(1, 2)})}))
 
 
 @pytest.mark.parametrize("name", ["w4", "w8-dyn"])

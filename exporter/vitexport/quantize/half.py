@@ -84,7 +84,7 @@ def beyond(figure: float) -> bool:
 def pictures(source: SourceModel) -> tuple[Tensor, ...]:
     """What is looked at, here and in each target's own graph: photos, and the noise that a proof is taken on too."""
     noise = [preprocess(probe.image, source.preprocessing) for probe in source.probes if probe.kind == "noise"]
-    return (*calibration(source.probes, source.preprocessing, PICTURES).pictures, *noise)
+    return (*calibration(source.calibration or source.probes, source.preprocessing, PICTURES).pictures, *noise)
 
 
 _found: WeakKeyDictionary[SourceModel, tuple[Danger, ...]] = WeakKeyDictionary()
