@@ -346,6 +346,18 @@ def test_an_export_in_fewer_bits_passes_every_gate(exported: Report):
         assert result.parity.tolerance < 0.707
 
 
+def test_a_transpose_of_eight_bits_is_followed_to_where_they_are_floats_again(tmp_path: Path):
+    request = ExportRequest(
+        model=f"{TESTS / 'models.py'}:stacked",
+        targets=("coreml",),
+        precisions=("w8a8",),
+        max_drop=100.0,
+        out=str(tmp_path / "out"),
+    )
+    (result,) = vitexport.export(request).results
+    assert result.verdict == "passed", result.parity.reason
+
+
 def test_check_holds_a_bundle_to_the_same_gates(exported: Report):
     assert COMMANDS["check"]([exported.out]) == 0
 

@@ -108,13 +108,7 @@ def roundings(package: Package, single: Package, function: str, picture: Tensors
     walk = _Walk(package, function)
     values: dict[str, Tensor] = dict(picture)
     walk.evaluator.run(picture, lambda name, value: values.update({name: np.array(value)}))
-    quantizing = {o.outputs[0].name: o for o in walk.evaluator.operations() if o.kind == "quantize"}
-    exact = originals | {
-        o.outputs[0].name: values[str(taken.inputs["input"][0])] * (walk.scale(o) / walk.scale(taken))
-        for o in walk.evaluator.operations()
-        if o.kind == "dequantize"
-        for taken in (quantizing[str(o.inputs["input"][0])],)
-    }
+    exact = originals | _unrounded(walk, values)
     found = []
     for operation in walk.operations:
         taken = {str(binding) for bindings in operation.inputs.values() for binding in bindings}
@@ -142,6 +136,37 @@ def digest(package: Package, function: str) -> str:
                     total.update(f"{operation.kind} {name} {value.shape}".encode())
                     total.update(np.ascontiguousarray(value, np.float32).tobytes())
     return total.hexdigest()
+
+
+#: Operations that hand numbers on in another order.
+_MOVES = frozenset({"transpose", "reshape", "expand_dims", "squeeze"})
+
+
+def _unrounded(walk: _Walk, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What each ``dequantize`` would make, had no value been rounded on the way to it: coremltools may move a transpose
+    or a reshape in between."""
+    eight: dict[str, tuple[Tensor, Tensor]] = {}  # what a value in eight bits was before, and its scale
+    exact = {}
+    for operation in walk.evaluator.operations():
+        name = operation.outputs[0].name
+        taken = [str(b) for bindings in operation.inputs.values() for b in bindings if not isinstance(b, Constant)]
+        if operation.kind == "quantize":
+            eight[name] = values[taken[0]], walk.scale(operation)
+        elif moved := next((binding for binding in taken if binding in eight), None):
+            before, scale = eight[moved]
+            if operation.kind == "dequantize":
+                exact[name] = before * (walk.scale(operation) / scale)
+            elif operation.kind in _MOVES:
+                eight[name] = _moved(walk, operation, values, moved, before), scale
+    return exact
+
+
+def _moved(walk: _Walk, operation: Operation, values: Mapping[str, Tensor], name: str, before: Tensor) -> Tensor:
+    """What ``operation``, which takes ``name`` in eight bits, makes of ``before``: byte by byte, because it is held to
+    its type."""
+    planes = np.ascontiguousarray(before, "<f4").view(values[name].dtype).reshape(*before.shape, 4)
+    made = [walk.evaluator.again(operation, {**values, name: planes[..., byte]}) for byte in range(4)]
+    return np.stack(made, -1).view("<f4")[..., 0]
 
 
 class _Walk:
