@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitexport.contract import CoremlTarget
+from vitexport.contract import CoremlTarget, Observer
 from vitexport.errors import BadRequest, LoweringFailed
 from vitexport_targets._onnx_graph import first_line
 from vitexport_targets.coreml.apple import coremltools, counting_from_zero, quietly
@@ -92,20 +92,28 @@ def check(precisions: Sequence[str], ios: CoremlTarget) -> None:
             )
 
 
-def compress(half: Path, precision: str, ios: CoremlTarget, samples: Sequence[Tensors], path: Path, twin: Path) -> None:
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What ranges of activations are taken from, and how."""
+
+    samples: Sequence[Tensors] = ()
+    """Pictures by input name."""
+    observer: Observer | None = None
+
+
+def compress(half: Path, precision: str, ios: CoremlTarget, seen: Seen, path: Path, twin: Path) -> None:
     """The float16 package ``half`` in fewer bits at ``path``, and at ``twin`` what coremltools unpacks it to.
 
-    ``samples`` are pictures by input name, for a precision that must know the ranges of activations.
     Raises ``LoweringFailed`` with coremltools' words, ``RuntimeUnavailable`` where the evaluator cannot calibrate.
     """
     ct, recipe = coremltools(), RECIPES[precision]
-    measured = ranges(half, samples) if recipe.activations else {}
+    measured = ranges(half, seen.samples, seen.observer) if recipe.activations else {}
     try:
         with quietly(), counting_from_zero():
             model = ct.models.MLModel(str(half), skip_model_load=True)
             if recipe.activations:
                 with calibrated(measured):
-                    model = _eight_bit_activations(model, list(samples))
+                    model = _eight_bit_activations(model, list(seen.samples))
             model = recipe.compress(model, ios)
             model.save(str(path))
             ct.optimize.coreml.decompress_weights(model).save(str(twin))
