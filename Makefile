@@ -4,7 +4,7 @@
 #   make test       what CI runs
 #   make test-all   the slow matrices too
 #   make digits     train the project's own network again, over its committed weights, and examine it
-#   make bench      export time, memory and latency beside Optimum, coremltools, litert-torch, as ratios
+#   make bench      export time, memory, latency and int8 accuracy beside Optimum, coremltools, litert-torch, as ratios
 #   make lint       ruff, mypy --strict, tsc
 
 PYTHON ?= python3
@@ -61,6 +61,7 @@ bench: setup
 	$(BIN)/python tests/bench_export.py
 	$(BIN)/python tests/bench_coreml.py
 	$(BIN)/python tests/bench_tflite.py
+	$(BIN)/python tests/bench_onnx_int8.py
 
 lint: setup
 	$(BIN)/ruff check .

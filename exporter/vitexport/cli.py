@@ -148,7 +148,7 @@ def _export_parser() -> argparse.ArgumentParser:
     add(
         "--observer",
         choices=("min-max", "percentile", "mse", "entropy"),
-        help="how activations' ranges are taken from them, for w8a8 and w8a16 (default: OBS)",
+        help="how activations' ranges are taken from them, for w8a8 and w8a16 (default: mse)",
     )
     add("--out", metavar="DIR", help="where to write (default: exports/<model>)")
     add("--force", action="store_true", help="replace what vitexport wrote to --out before")
