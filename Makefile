@@ -6,7 +6,7 @@
 #   make webgpu-f16 a software WebGPU adapter that computes float16 (350 MB), which some tests then use
 #   make digits     train the project's own network again, over its committed weights, and examine it
 #   make grid       every target in every precision: bytes, accuracy, latency, as tables (an hour; goes on where killed)
-#   make bench      export time, memory and latency beside Optimum, coremltools, litert-torch, as ratios
+#   make bench      export time, memory, latency and int8 accuracy beside Optimum, coremltools, litert-torch, as ratios
 #   make lint       ruff, mypy --strict, tsc
 
 PYTHON ?= python3
@@ -74,6 +74,7 @@ bench: setup
 	$(BIN)/python tests/bench_export.py
 	$(BIN)/python tests/bench_coreml.py
 	$(BIN)/python tests/bench_tflite.py
+	$(BIN)/python tests/bench_onnx_int8.py
 
 lint: setup
 	$(BIN)/ruff check .

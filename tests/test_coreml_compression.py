@@ -59,7 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ).save(str(into / f"{name}.mlpackage"))
     for name in FEWER:
         half, path, twin = (into / f"{each}.mlpackage" for each in ("fp16", name, f"{name}-unpacked"))
-        compression.compress(half, name, "ios18", SAMPLES, frozenset(), path, twin)
+        compression.compress(half, name, "ios18", compression.Seen(SAMPLES), frozenset(), path, twin)
     return into
 
 
@@ -122,7 +122,7 @@ def test_int4_takes_a_quarter_and_what_its_blocks_do_not_divide_is_int8(tmp_path
     inputs = [ct.TensorType(name="x", shape=(1, 3, 32, 32))]
     half, path, twin = (tmp_path / f"{name}.mlpackage" for name in ("half", "w4", "twin"))
     ct.convert(traced, inputs=inputs, minimum_deployment_target=ct.target.iOS18).save(str(half))
-    compression.compress(half, "w4", "ios18", (), frozenset(), path, twin)
+    compression.compress(half, "w4", "ios18", compression.Seen(), frozenset(), path, twin)
     stored = {
         o.inputs["data"][0].type.shape: o.inputs["data"][0].type.dtype  # type: ignore[union-attr]
         for o in read(path).functions["main"].operations

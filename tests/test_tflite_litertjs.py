@@ -268,7 +268,7 @@ def test_a_vit_with_eight_bit_arithmetic_is_right(
 
     made = quantizer.Quantizer(bytearray(vit.path.read_bytes()))
     RECIPES[bits].ask(made)
-    ranges = made.calibrate({SIGNATURE: [vit.feed(vit.pixel_values)]}) if RECIPES[bits].calibrated else None
+    ranges = made.calibrate({SIGNATURE: [vit.feed(vit.pixel_values)]}) if RECIPES[bits].grid else None
     path = tmp_path / f"{bits}.tflite"
     path.write_bytes(made.quantize(ranges).quantized_model)
     with vit.open(accelerator, path=path) as session:

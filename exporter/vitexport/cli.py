@@ -145,6 +145,11 @@ def _export_parser() -> argparse.ArgumentParser:
     add("--frame-stride", type=int, metavar="N", help="frames of a video per frame of a clip (default: as trained)")
     add("--images", metavar="DIR", help="photos to judge parity on (default: four built-in ones)")
     add("--calibration", metavar="DIR", help="photos to measure activations on, for w8a8 (default: the parity photos)")
+    add(
+        "--observer",
+        choices=("min-max", "percentile", "mse", "entropy"),
+        help="how activations' ranges are taken from them, for w8a8 and w8a16 (default: mse)",
+    )
     add("--out", metavar="DIR", help="where to write (default: exports/<model>)")
     add("--force", action="store_true", help="replace what vitexport wrote to --out before")
     add("--dynamic", action="append", choices=("batch", "size"), default=[], help="leave this dimension open")
@@ -229,6 +234,7 @@ def _request(asked: argparse.Namespace) -> ExportRequest:
         task=asked.task,
         images=asked.images,
         calibration=asked.calibration,
+        observer=asked.observer,
         out=asked.out,
         force=asked.force,
         seed=asked.seed,

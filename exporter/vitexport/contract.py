@@ -33,6 +33,9 @@ Task = Literal["classify", "features", "segment"]
 CoremlTarget = Literal["ios16", "ios17", "ios18"]
 Layout = Literal["ane"]
 
+#: How the range of an activation is taken from what was seen of it: see :mod:`vitexport.quantize.observers`.
+Observer = Literal["min-max", "percentile", "mse", "entropy"]
+
 #: A dimension of the input that an artifact leaves open.
 Dynamic = Literal["batch", "size"]
 
@@ -111,6 +114,8 @@ class ExportRequest:
     """Folder of parity images. None: the built-in photos."""
     calibration: str | None = None
     """Folder of images that activations are measured on. None: the parity photos, with crops and mirror images."""
+    observer: Observer | None = None
+    """How their ranges are taken from what was seen. None: as :mod:`vitexport.quantize.observers` finds best."""
     out: str | None = None
     force: bool = False
     seed: int = 0
@@ -250,6 +255,8 @@ class SourceModel:
     calibration: tuple[Probe, ...] = ()
     """What activations are measured on: see :func:`vitexport.quantize.calibration.of`. Empty: the photos of
     ``probes``."""
+    observer: Observer | None = None
+    """As in the request."""
 
     @property
     def size(self) -> Size:

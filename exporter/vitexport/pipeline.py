@@ -15,7 +15,7 @@ from vitexport.contract import Exam, ExportRequest, Report, Result, Target
 from vitexport.errors import OK, BadRequest, ParityFailed, did_you_mean
 from vitexport.manifest import REPORT_NAME, encode
 from vitexport.progress import Step, listen, step
-from vitexport.quantize import QUANTISES_ACTIVATIONS
+from vitexport.quantize import FIXES_RANGES, QUANTISES_ACTIVATIONS
 from vitexport.quantize import plan as plans
 from vitexport.quantize.decide import decide, followed, not_worth_it, told
 from vitexport.quantize.plan import PLAN_NAME
@@ -130,6 +130,11 @@ def check(request: ExportRequest, out: Path) -> list[tuple[Target, ExportRequest
 
 
 def _check_calibration(request: ExportRequest, precisions: set[str]) -> None:
+    if request.observer is not None and not precisions & FIXES_RANGES:
+        raise BadRequest(
+            f"--observer means nothing to {', '.join(sorted(precisions))}, which fix no range of an activation. "
+            f"Leave it out, or ask for {' or '.join(sorted(FIXES_RANGES))}."
+        )
     if request.calibration is None:
         return
     if not precisions & QUANTISES_ACTIVATIONS:
@@ -191,7 +196,8 @@ def _capture(request: ExportRequest) -> Exam:
     with step("capture", f"{request.model} {request.size or ''}".strip()):
         network = models.build(request)
         source = capture.capture(network, shown_name(request.model), probes, request.dynamic)
-        return proof.exam(pictures.joined(source, measured), request.dynamic)
+        source = replace(pictures.joined(source, measured), observer=request.observer)
+        return proof.exam(source, request.dynamic)
 
 
 def _produce(

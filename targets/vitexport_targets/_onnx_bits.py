@@ -33,14 +33,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vitexport.contract import INPUT_NAME, SourceModel
 from vitexport.errors import LoweringFailed
 from vitexport.progress import step
-from vitexport.quantize import calibration
+from vitexport_targets import _onnx_ranges
 from vitexport_targets._onnx_graph import first_line
 from vitexport_targets._onnx_half import to_fp16
 from vitexport_targets._onnx_weights import fingerprints, named, packed, weights, with_products
@@ -198,11 +198,15 @@ def _w8a8(model: onnx.ModelProto, spared: list[str], source: SourceModel) -> onn
     layers = {node for weight in weights(model) for node in weight.nodes} - pixels - set(spared)
     if not layers:
         return model
-    return _through_a_file(
-        lambda path: quantize_static(
+
+    def quantise(path: str) -> None:
+        ranges = Path(path).with_name("ranges.json")
+        _onnx_ranges.write(model, layers, source, ranges)
+        quantize_static(
             model,
             path,
-            _Pictures(source),
+            None,
+            calibration_cache_path=ranges,
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["MatMul", "Gemm", "Conv"],
             nodes_to_quantize=sorted(layers),
@@ -212,7 +216,8 @@ def _w8a8(model: onnx.ModelProto, spared: list[str], source: SourceModel) -> onn
             weight_type=QuantType.QInt8,
             extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"]},
         )
-    )
+
+    return _through_a_file(quantise)
 
 
 RECIPES = {
@@ -226,17 +231,6 @@ RECIPES = {
 def _as_products(nodes: list[str]) -> list[str]:
     """Their names after :func:`with_products`."""
     return [*nodes, *(f"{node}.product" for node in nodes)]
-
-
-class _Pictures:
-    """onnxruntime's ``CalibrationDataReader``."""
-
-    def __init__(self, source: SourceModel) -> None:
-        self._left = iter(calibration.of(source).pictures)
-
-    def get_next(self) -> dict[str, Any] | None:
-        picture = next(self._left, None)
-        return None if picture is None else {INPUT_NAME: picture}
 
 
 def _through_a_file(quantise: Callable[[str], None]) -> onnx.ModelProto:

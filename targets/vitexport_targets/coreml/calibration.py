@@ -12,48 +12,41 @@ tests/test_coreml_compression.py holds a test for each defect, which fails once 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vitexport.quantize.observers import Grid, Histogram, Range, observed
 from vitexport_targets.coreml.evaluator import Evaluator
 from vitexport_targets.coreml.package import read
 
 if TYPE_CHECKING:
-    from vitexport.contract import Tensor, Tensors
+    from vitexport.contract import Observer, Tensor, Tensors
+
+#: ``linear_symmetric``: -127 to 127.
+_GRID = Grid(8, symmetric=True)
 
 
-@dataclass(frozen=True)
-class Range:
-    """Of one value, over all pictures."""
-
-    least: float
-    largest: float
-
-    def wider(self, other: Range) -> Range:
-        return Range(min(self.least, other.least), max(self.largest, other.largest))
-
-
-def ranges(package: Path, pictures: Iterable[Tensors]) -> dict[str, Range]:
-    """Every float value of a package's one function, its inputs among them, in exact arithmetic.
+def ranges(package: Path, pictures: Iterable[Tensors], observer: Observer | None = None) -> dict[str, Range]:
+    """Every float value of a package's one function, its inputs among them, in exact arithmetic, as ``observer`` has
+    it.
 
     Raises ``RuntimeUnavailable`` where the evaluator cannot run it.
     """
-    found: dict[str, Range] = {}
+    seen: defaultdict[str, Histogram] = defaultdict(Histogram)
 
     def note(name: str, value: Tensor) -> None:
         if value.dtype.kind == "f" and value.size:
-            seen = Range(float(value.min()), float(value.max()))
-            found[name] = found[name].wider(seen) if name in found else seen
+            seen[name].add(value)
 
     evaluator = Evaluator(read(package))
     for picture in pictures:
         for name, value in picture.items():
             note(name, value)
         evaluator.run(picture, note)
-    return found
+    return observed(seen, observer, _GRID)
 
 
 #: A value that is zero in all pictures, as everything may be in black ones, would get a step of 0, which coremltools

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vitexport.contract import CoremlTarget
+from vitexport.contract import CoremlTarget, Observer
 from vitexport.errors import BadRequest, LoweringFailed
 from vitexport.quantize.layers import Fingerprint, fingerprint
 from vitexport_targets._onnx_graph import first_line
@@ -122,30 +122,32 @@ def check(precisions: Sequence[str], ios: CoremlTarget) -> None:
             )
 
 
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What ranges of activations are taken from, and how."""
+
+    samples: Sequence[Tensors] = ()
+    """Pictures by input name."""
+    observer: Observer | None = None
+
+
 def compress(
-    half: Path,
-    precision: str,
-    ios: CoremlTarget,
-    samples: Sequence[Tensors],
-    kept: frozenset[Fingerprint],
-    path: Path,
-    twin: Path,
+    half: Path, precision: str, ios: CoremlTarget, seen: Seen, kept: frozenset[Fingerprint], path: Path, twin: Path
 ) -> None:
     """The float16 package ``half`` in fewer bits at ``path``, and at ``twin`` what coremltools unpacks it to.
 
-    ``samples`` are pictures by input name, for a precision that must know the ranges of activations; ``kept`` are
-    fingerprints of weights, as float16 holds them, that stay as they are.
+    ``kept``: fingerprints of weights, as float16 holds them, that stay as they are.
     Raises ``LoweringFailed`` with coremltools' words, ``RuntimeUnavailable`` where the evaluator cannot calibrate.
     """
     ct, recipe = coremltools(), RECIPES[precision]
     spared = _reading(half, kept)
-    measured = ranges(half, samples) if recipe.activations else {}
+    measured = ranges(half, seen.samples, seen.observer) if recipe.activations else {}
     try:
         with quietly(), counting_from_zero():
             model = ct.models.MLModel(str(half), skip_model_load=True)
             if recipe.activations:
                 with calibrated(measured):
-                    model = _eight_bit_activations(model, list(samples), spared)
+                    model = _eight_bit_activations(model, list(seen.samples), spared)
             model = recipe.compress(model, spared, ios)
             model.save(str(path))
             ct.optimize.coreml.decompress_weights(model).save(str(twin))

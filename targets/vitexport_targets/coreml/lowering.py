@@ -180,10 +180,9 @@ def _make(rung: _Rung, precision: str, plan: Plan, path: Path) -> Path:
             f"in it. Ask for w8 instead of {precision}."
         )
     samples = _samples(rung) if recipe.activations else ()
+    seen = compression.Seen(samples, rung.source.observer)
     with _evaluated(precision):
-        compression.compress(
-            rung.half, precision, plan.ios, samples, _kept(rung, precision), path, _twin(rung, precision)
-        )
+        compression.compress(rung.half, precision, plan.ios, seen, _kept(rung, precision), path, _twin(rung, precision))
     return path
 
 

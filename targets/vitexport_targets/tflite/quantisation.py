@@ -17,9 +17,11 @@ from vitexport.contract import SourceModel
 from vitexport.errors import LoweringFailed
 from vitexport.quantize import calibration
 from vitexport.quantize.layers import fingerprint, layers
+from vitexport.quantize.observers import Grid
 from vitexport_targets._onnx_graph import first_line
 from vitexport_targets._precisions import LEAST_SHARE
 from vitexport_targets.tflite import half
+from vitexport_targets.tflite.ranges import measured
 from vitexport_targets.tflite.signature import Interface, fed
 from vitexport_targets.tflite.weights import constants
 
@@ -38,7 +40,8 @@ class Recipe:
     """Types of weights that show it was done."""
     ask: Callable[[Any], None]
     """Of a ``Quantizer``."""
-    calibrated: bool = False
+    grid: Grid | None = None
+    """Of activations, where their ranges are fixed."""
 
 
 def _names(*names: str) -> list[Any]:
@@ -93,8 +96,8 @@ RECIPES = {
     "fp16": Recipe(("float16",), _fp16),
     "w8": Recipe(("int8",), _w8),
     "w8-dyn": Recipe(("int8",), _w8_dyn),
-    "w8a8": Recipe(("int8",), _static(8), calibrated=True),
-    "w8a16": Recipe(("int8",), _static(16), calibrated=True),
+    "w8a8": Recipe(("int8",), _static(8), Grid(8, symmetric=False)),
+    "w8a16": Recipe(("int8",), _static(16), Grid(16, symmetric=True)),
     "w4": Recipe(("int4", "int8"), _w4),
 }
 
@@ -111,7 +114,10 @@ def quantised(whole: bytes, name: str, sources: Sequence[SourceModel], interface
         quantizer = aeq.Quantizer(bytearray(whole))
         recipe.ask(quantizer)
         _spare(quantizer, half.readers(whole) if name == "fp16" else [layer.scope for layer in kept])
-        ranges = quantizer.calibrate(_samples(sources, interfaces), num_threads=1) if recipe.calibrated else None
+        ranges = None
+        if recipe.grid:
+            samples = _samples(sources, interfaces)
+            ranges = measured(quantizer, whole, samples, sources[0].observer, recipe.grid)
         made = bytes(quantizer.quantize(ranges).quantized_model)
     except Exception as error:  # the quantiser raises whatever its passes raised
         raise LoweringFailed(
