@@ -59,7 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ).save(str(into / f"{name}.mlpackage"))
     for name in FEWER:
         half, path, twin = (into / f"{each}.mlpackage" for each in ("fp16", name, f"{name}-unpacked"))
-        compression.compress(half, name, "ios18", compression.Seen(SAMPLES), frozenset(), path, twin)
+        compression.compress(half, name, "ios18", compression.Seen(SAMPLES, "min-max"), frozenset(), path, twin)
     return into
 
 
@@ -219,7 +219,7 @@ def test_gate_d_catches_a_bit(name: str, planted: Path):
 
 
 def test_calibration_uses_every_picture(folder: Path):
-    every, last = ranges(folder / "fp16.mlpackage", SAMPLES), ranges(folder / "fp16.mlpackage", SAMPLES[-1:])
+    every, last = (ranges(folder / "fp16.mlpackage", given, "min-max") for given in (SAMPLES, SAMPLES[-1:]))
     assert len(SAMPLES) >= 16
     wider = [
         name for name, found in every.items() if (found.least, found.largest) != (last[name].least, last[name].largest)

@@ -3,6 +3,27 @@
 A wide range has coarse steps and a narrow one clips. Four answers are known: ``min-max`` clips nothing that was seen;
 ``percentile`` clips a fixed share; ``mse`` clips what makes the expected squared error least; ``entropy`` what keeps
 the histogram's shape best, by Kullback-Leibler divergence.
+
+Measured of ``w8a8``, scales moved before: dB over all pictures together (ten times the logarithm of the sum of squared
+answers by that of squared errors), and top-1 of 2,000 held-out pictures. ``digits_vit_tiny`` was calibrated on 64
+pictures of digits and judged on 200 others (Core ML: 40); selfie was both on the four built-in photos. ``200-fold`` has
+the channels of tests/outliers.py.
+
+=========================  ==============  =============  =============  =============  =============
+network, target            before          min-max        percentile     mse            entropy
+=========================  ==============  =============  =============  =============  =============
+digits_vit_tiny, ONNX      as min-max      40.4  97.25 %  39.8  97.25 %  40.3  97.25 %  38.9  97.15 %
+the same, 200-fold, ONNX   as min-max      39.8  97.15 %  39.4  97.20 %  39.5  97.20 %  38.8  97.15 %
+digits_vit_tiny, LiteRT    21.8  97.25 %   32.0  97.15 %  32.7  97.20 %  32.7  97.30 %  32.3  97.25 %
+digits_vit_tiny, Core ML   as min-max      22.2           22.6           23.0           24.3
+selfie, ONNX               as min-max      15.8           17.5           17.6           17.4
+selfie, LiteRT             3.4             2.5            3.4            13.2           3.2
+selfie, Core ML            as min-max      2.4            2.4            2.5            2.9
+=========================  ==============  =============  =============  =============  =============
+
+``before`` is what each target's quantiser did by itself: LiteRT's keeps a moving average of each picture's least and
+largest value. ``mse`` is best or within half a decibel of it but for Core ML, where ``entropy`` gains 1.3 and 0.4 dB on
+it, and nowhere worse than before by more than 0.3 dB.
 """
 
 from __future__ import annotations
