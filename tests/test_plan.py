@@ -140,7 +140,7 @@ def test_where_no_choice_of_layers_is_good_enough_the_note_says_it(tmp_path: Pat
 
 
 def test_random_weights_have_no_plan_unless_one_is_asked_for(tmp_path: Path):
-    report = exported(tmp_path / "out", model="vit_tiny", weights="random")
+    report = exported(tmp_path / "out", model=f"{TESTS / 'models.py'}:roomy")
     assert not (Path(report.out) / plans.PLAN_NAME).exists()
 
 

@@ -210,7 +210,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return made
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
+#: One of them each time, all of them in ``make test-all``.
+EACH_TIME = "videomae"
+
+
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=() if k == EACH_TIME else pytest.mark.slow) for k in CONFIGS])
 def test_a_video_network_is_exported_and_proven_on_clips(kind: str, folders: dict[str, str], tmp_path: Path) -> None:
     request = ExportRequest(
         model=folders[kind],
