@@ -6,8 +6,8 @@ the histogram's shape best, by Kullback-Leibler divergence.
 
 Measured of ``w8a8``, scales moved before: dB over all pictures together (ten times the logarithm of the sum of squared
 answers by that of squared errors), and top-1 of 2,000 held-out pictures. ``digits_vit_tiny`` was calibrated on 64
-pictures of digits and judged on 200 others (Core ML: 40); selfie was both on the four built-in photos. ``200-fold`` has the
-channels of tests/outliers.py.
+pictures of digits and judged on 200 others (Core ML: 40); selfie was both on the four built-in photos. ``200-fold`` has
+the channels of tests/outliers.py.
 
 =========================  ==============  =============  =============  =============  =============
 network, target            before          min-max        percentile     mse            entropy
