@@ -137,7 +137,12 @@ def _export_parser() -> argparse.ArgumentParser:
     add("--pos-embed-rule", metavar="NAME", help="how position tables are resampled: timm, hf, ... (default: own)")
     add("--weights-size", metavar="HxW", help="what a weights file was trained at, where its table cannot tell")
     add("--patch-size", type=int, metavar="N", help="FlexiViT: another patch size")
-    add("--precision", action="append", metavar="NAME", help="fp32 or fp16; repeatable (default: the target's own)")
+    add(
+        "--precision",
+        action="append",
+        metavar="NAME",
+        help="fp32, fp16, w8, w8a8, w4, ... as `vitexport targets` lists them; repeatable (default: the target's own)",
+    )
     add("--weights", default="pretrained", metavar="WHAT", help="pretrained (default), random, or a file")
     add("--seed", type=int, default=0, metavar="N", help="of random weights and of the noise image (default: 0)")
     add("--task", choices=("classify", "features", "segment"), help="default: what the model was trained for")
