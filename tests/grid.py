@@ -244,7 +244,7 @@ def table(model: str, among: Sequence[Cell]) -> Iterator[str]:
 
 def shown(cell: Cell) -> str:
     if not _path(cell).is_file():
-        return "?"
+        return "not measured"
     it = row(cell)
     if it.refused:
         return "not run" if it.refused.startswith("not run") else "refused"
