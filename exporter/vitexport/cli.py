@@ -173,7 +173,9 @@ def _export_parser() -> argparse.ArgumentParser:
         "--tensor-input", dest="image_input", action="store_false", default=None, help=f"{takes} the normalised tensor"
     )
     add("--layout", choices=("ane",), help="Core ML: (B, C, 1, S) and 1x1 convolutions, for the Neural Engine")
-    add("--max-drop", type=float, metavar="POINTS", help="of agreement that fewer bits may cost (default: 0.5)")
+    add(
+        "--max-drop", type=float, metavar="POINTS", help="of agreement that fewer bits may cost (default: 0.5, masks 5)"
+    )
     add("--plan", metavar="FILE", help="plan.json of an earlier export: which layers stay float")
     add("--require-proof", action="store_true", help="count 'not run' as failed")
     add("--require-device", action="store_true", help="count a verdict that a stand-in for the device gave as failed")

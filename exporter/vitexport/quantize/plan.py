@@ -58,7 +58,7 @@ def read(path: str) -> Plan:
         return msgspec.json.decode(Path(path).read_bytes(), type=Plan)
     except OSError as error:
         raise BadRequest(f"--plan '{path}' cannot be read ({error.strerror}). Name a {PLAN_NAME}.") from None
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise BadRequest(
             f"--plan '{path}' is no plan of vitexport's ({error}). Make one by an export without --plan."
         ) from None
