@@ -72,6 +72,9 @@ class Row:
     sure: float | None = None
     """Of the pictures whose two best classes PyTorch sees more than 0.05 apart, the share that agrees."""
     iou: float | None = None
+    """Of all pictures together, as parity judges it."""
+    mean_iou: float | None = None
+    """Of pictures: one in which the float network finds a third of the person counts as much as any."""
     boundary_f: float | None = None
     ratio: float | None = None
     """Latency over that of fp32."""
@@ -86,7 +89,7 @@ def cells() -> Iterator[Cell]:
             traits = registry.target(name).traits
             for precision in traits.precisions:
                 yield Cell(model, name, precision.name, traits.shows[0])
-                if name == "webgpu" and precision.name in ("fp32", "fp16", "w8", "w4"):
+                if name == "webgpu" and precision.name in ("fp32", "fp16", "w8", "w4", "w4-fp16"):
                     yield Cell(model, name, precision.name, "webgpu")
 
 
@@ -206,10 +209,12 @@ def _people(exam: Exam, session: Session, cell: Cell) -> Row:
     images = composites.composites(PEOPLE[cell.provider], seed=0)
     theirs, ours = _answers(exam, session, images, "mask")
     masks = [(a[0, 0] > 0.5, b[0, 0] > 0.5) for a, b in zip(theirs, ours, strict=True)]
+    together = (np.concatenate(each) for each in zip(*masks, strict=True))
     return Row(
         snr_db=_snr(theirs, ours, "mask"),
         images=len(images),
-        iou=float(np.mean([parity.mask_iou(a, b) for a, b in masks])),
+        iou=parity.mask_iou(*together),
+        mean_iou=float(np.mean([parity.mask_iou(a, b) for a, b in masks])),
         boundary_f=float(np.mean([composites.boundary_f(a, b) for a, b in masks])),
     )
 
@@ -252,7 +257,7 @@ def shown(cell: Cell) -> str:
     if it.top1 is not None:
         parts.append(f"{it.top1:.1%}" + ("" if it.images == 2000 else f" of {it.images} (float {it.float_top1:.1%})"))
     if it.iou is not None:
-        parts.append(f"{it.iou:.3f} / {it.boundary_f:.3f}")
+        parts.append(f"{it.iou:.3f} / {it.mean_iou:.3f} / {it.boundary_f:.3f}")
     if it.ratio is not None:
         parts.append(f"{it.ratio:.2f}x")
     if it.kept:

@@ -57,9 +57,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             minimum_deployment_target=ct.target.iOS18,
             compute_precision=precision,
         ).save(str(into / f"{name}.mlpackage"))
+    half = into / "fp16.mlpackage"
+    seen = compression.Seen(SAMPLES, ranges(half, SAMPLES, "min-max"))
     for name in FEWER:
-        half, path, twin = (into / f"{each}.mlpackage" for each in ("fp16", name, f"{name}-unpacked"))
-        compression.compress(half, name, "ios18", compression.Seen(SAMPLES, "min-max"), frozenset(), path, twin)
+        path, twin = (into / f"{each}.mlpackage" for each in (name, f"{name}-unpacked"))
+        compression.compress(half, name, "ios18", seen, frozenset(), path, twin)
     return into
 
 

@@ -12,13 +12,20 @@ pytestmark = [pytest.mark.slow, pytest.mark.browser]
 CELLS = list(grid.cells())
 
 #: Points of top-1 that may be lost on the exam.
-POINTS = {"fp32": 0.0, "fp16": 0.0, "w8": 0.3, "w8-dyn": 0.3, "w8a8": 0.3, "w8a16": 0.3, "w4": 1.0}
+POINTS = {"fp32": 0.0, "fp16": 0.0, "w8": 0.3, "w8-dyn": 0.3, "w8a8": 0.3, "w8a16": 0.3, "w4": 1.0, "w4-fp16": 1.0}
 
-#: IoU with the float network's masks.
+#: IoU with the float network's masks, of all composites together.
 IOU = {"fp32": 0.99, "fp16": 0.99, "w8": 0.95, "w8a8": 0.95, "w8a16": 0.99}
 
 #: Forms that a network of convolutions does not have.
-REFUSED = {("onnx", "w8-dyn"), ("onnx", "w4"), ("webgpu", "w8-dyn"), ("webgpu", "w4"), ("tflite", "w4")}
+REFUSED = {
+    ("onnx", "w8-dyn"),
+    ("onnx", "w4"),
+    ("webgpu", "w8-dyn"),
+    ("webgpu", "w4"),
+    ("webgpu", "w4-fp16"),
+    ("tflite", "w4"),
+}
 
 MEGABYTES = {"vit_tiny": 4.0, "vit_small": 13.5}
 
@@ -52,7 +59,9 @@ def test_a_mask_is_the_same_person_in_fewer_bits(cell: Cell) -> None:
 
 
 @pytest.mark.parametrize(
-    "cell", [cell for cell in of("selfie", ("w8-dyn", "w4")) if (cell.target, cell.precision) in REFUSED], ids=name
+    "cell",
+    [cell for cell in of("selfie", ("w8-dyn", "w4", "w4-fp16")) if (cell.target, cell.precision) in REFUSED],
+    ids=name,
 )
 def test_what_convolutions_have_no_form_of_is_refused(cell: Cell) -> None:
     assert "refused" in grid.row(cell).refused

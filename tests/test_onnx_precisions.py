@@ -146,11 +146,11 @@ def test_packed_weights_are_half_a_step_from_the_float_ones_at_most(source: Sour
 
 
 def test_tables_that_are_added_are_packed_by_rows():
-    table = np.outer(np.logspace(-3, 3, 8), np.linspace(-1, 1, 64)).astype(np.float32)[None]
-    model = one_node("Add", table, [1, 8, 64])
+    table = np.outer(np.logspace(-3, 3, 8), np.linspace(-1, 1, 128)).astype(np.float32)[None]
+    model = one_node("Add", table, [1, 8, 128])
     (weight,) = weights(model)
     assert (weight.nodes, weight.shared) == ((), (2,))
-    value = np.zeros((1, 8, 64), np.float32)
+    value = np.zeros((1, 8, 128), np.float32)
     answer = onnxruntime.InferenceSession(packed(named(model), ()).SerializeToString()).run(None, {"x": value})[0]
     assert (np.abs(answer - table).max(axis=2) <= np.abs(table).max(axis=2) / 250).all()
 

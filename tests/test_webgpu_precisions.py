@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 
 #: SNR in dB that three random layers keep; ONNX Runtime's CPU provider has the same (tests/test_onnx_precisions.py).
-LEAST = {"w8": 30.0, "w8-dyn": 25.0, "w8a8": 20.0, "w4": 8.0}
+LEAST = {"w8": 30.0, "w8-dyn": 25.0, "w8a8": 20.0, "w4": 8.0, "w4-fp16": 8.0}
 
-PRECISIONS = ("fp32", *LEAST)
+#: As asked for; ``w4-fp16`` comes along with ``w4``.
+PRECISIONS = ("fp32", "w8", "w8-dyn", "w8a8", "w4")
 
 
 @cache
@@ -69,6 +70,17 @@ def test_integers_are_not_run_on_the_gpu_and_the_reason_is_said(precision: str) 
         RuntimeUnavailable, match=f"^{precision} on webgpu: made for wasm: the GPU has no kernels for its integers$"
     ):
         TARGET.open(bundle, precision, "webgpu")
+
+
+def test_four_bits_come_in_float16_too_out_of_the_same_weights() -> None:
+    bundle = web_bundles.whole("roomy", PRECISIONS)
+    half, whole = bundle.variant("w4-fp16"), bundle.variant("w4")
+    assert half.requires == ("shader-f16",)
+    assert set(half.files[1:]) == set(whole.files[1:]) != set()
+    names = [variant.precision for variant in bundle.rung.variants]
+    assert names.index("w4-fp16") < names.index("w4"), "where the adapter has float16, it is taken"
+    with pytest.raises(RuntimeUnavailable, match="shader-f16"):
+        TARGET.open(bundle, "w4-fp16", "webgpu")
 
 
 _RANK = """async ([variants, features]) => {

@@ -174,7 +174,7 @@ def _export_parser() -> argparse.ArgumentParser:
     )
     add("--layout", choices=("ane",), help="Core ML: (B, C, 1, S) and 1x1 convolutions, for the Neural Engine")
     add(
-        "--max-drop", type=float, metavar="POINTS", help="of agreement that fewer bits may cost (default: 0.5, masks 5)"
+        "--max-drop", type=float, metavar="POINTS", help="of agreement that fewer bits may cost (default: 0.5, masks 1)"
     )
     add("--plan", metavar="FILE", help="plan.json of an earlier export: which layers stay float")
     add("--require-proof", action="store_true", help="count 'not run' as failed")

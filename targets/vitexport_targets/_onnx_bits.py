@@ -31,7 +31,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,6 +55,9 @@ if TYPE_CHECKING:
 #: in onnxruntime/contrib_ops/webgpu/quantization/matmul_nbits.cc), and 32 divides the width of every ViT.
 BLOCK = 32
 
+#: Precisions whose activations are float16 as well, by what their weights are in.
+HALVED = {"w4-fp16": "w4"}
+
 #: float16's smallest normal number and its largest: the range of scales that it holds to 11 bits.
 _HALF = (2.0**-14, 65504.0)
 
@@ -77,6 +80,11 @@ def in_precision(model: onnx.ModelProto, name: str, source: SourceModel) -> onnx
         return model
     if name == "fp16":
         return to_fp16(model, source)
+    if name in HALVED:
+        weights_in = HALVED[name]
+        kept = source.keep_float.get(name, source.keep_float.get(weights_in, frozenset()))
+        whole = in_precision(model, weights_in, replace(source, keep_float={weights_in: kept}))
+        return to_fp16(whole, source)
     keep_float = source.keep_float.get(name, frozenset())
     missing = keep_float - fingerprints(model)  # small ones among them, which stay float whatever is asked
     if missing:

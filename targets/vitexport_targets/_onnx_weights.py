@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vitexport.quantize.layers import Fingerprint, fingerprint
+from vitexport.quantize.layers import LEAST_SIZE, Fingerprint, fingerprint
 
 if TYPE_CHECKING:
     import onnx
 
     from vitexport.contract import Tensor
-
-#: In values. Below it the two nodes that unpack a tensor (300 bytes of a file) are not worth it.
-LEAST_SIZE = 512
 
 
 @dataclass(frozen=True)

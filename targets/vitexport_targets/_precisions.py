@@ -32,5 +32,8 @@ W8 = fewer_bits("w8", "int8 weights, float arithmetic")
 W8_DYN = fewer_bits("w8-dyn", "int8 weights, activations quantised on the fly")
 W8A8 = fewer_bits("w8a8", "int8 weights and calibrated int8 activations of fully-connected layers and convolutions")
 
+#: For a GPU that computes float16, from the same weights as ``w4``.
+W4_FP16 = fewer_bits("w4-fp16", "int4 weights in blocks of 32, float16 arithmetic")
+
 #: Of ONNX files, wherever they run.
 FEWER_ONNX_BITS = (W8, W8_DYN, W8A8, fewer_bits("w4", "int4 weights in blocks of 32, float arithmetic"))

@@ -5,23 +5,24 @@ coremltools does the work (``coremltools.optimize.coreml``); here is what is ask
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vitexport.contract import CoremlTarget, Observer
+from vitexport.contract import CoremlTarget
 from vitexport.errors import BadRequest, LoweringFailed
 from vitexport.quantize.layers import Fingerprint, fingerprint
 from vitexport_targets._onnx_graph import first_line
 from vitexport_targets.coreml.apple import coremltools, counting_from_zero, quietly
-from vitexport_targets.coreml.calibration import calibrated, ranges
+from vitexport_targets.coreml.calibration import calibrated
 from vitexport_targets.coreml.package import read
 
 if TYPE_CHECKING:
     from vitexport.contract import Tensors
+    from vitexport.quantize.observers import Range
 
 #: Weights that share a scale, along a row: Apple's own recommendation for 4 bits
 #: (https://apple.github.io/coremltools/docs-guides/source/opt-quantization-perf.html).
@@ -30,6 +31,10 @@ BLOCK = 32
 #: Output channels that share a palette.
 GROUP = 16
 
+
+#: Operations that coremltools would take through eight bits as well, and that stay float: the sum of a residual stream
+#: has no weights. With eight-bit sums ``digits_vit_tiny`` has 23.4 dB and selfie IoU 0.912, without 36.1 and 0.932.
+FLOAT_OPERATIONS = ("add",)
 
 #: Names of operations whose weights stay as they are.
 Spared = frozenset[str]
@@ -124,11 +129,12 @@ def check(precisions: Sequence[str], ios: CoremlTarget) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What ranges of activations are taken from, and how."""
+    """What activations were, for a precision that quantises them."""
 
     samples: Sequence[Tensors] = ()
     """Pictures by input name."""
-    observer: Observer | None = None
+    ranges: Mapping[str, Range] = field(default_factory=dict)
+    """Of the float16 package's values on them (:func:`.calibration.ranges`)."""
 
 
 def compress(
@@ -137,16 +143,15 @@ def compress(
     """The float16 package ``half`` in fewer bits at ``path``, and at ``twin`` what coremltools unpacks it to.
 
     ``kept``: fingerprints of weights, as float16 holds them, that stay as they are.
-    Raises ``LoweringFailed`` with coremltools' words, ``RuntimeUnavailable`` where the evaluator cannot calibrate.
+    Raises ``LoweringFailed`` with coremltools' words.
     """
     ct, recipe = coremltools(), RECIPES[precision]
     spared = _reading(half, kept)
-    measured = ranges(half, seen.samples, seen.observer) if recipe.activations else {}
     try:
         with quietly(), counting_from_zero():
             model = ct.models.MLModel(str(half), skip_model_load=True)
             if recipe.activations:
-                with calibrated(measured):
+                with calibrated(seen.ranges):
                     model = _eight_bit_activations(model, list(seen.samples), spared)
             model = recipe.compress(model, spared, ios)
             model.save(str(path))
@@ -158,5 +163,9 @@ def compress(
 def _eight_bit_activations(model: Any, samples: list[Tensors], spared: Spared) -> Any:
     import coremltools.optimize.coreml as cto
 
-    config = _everywhere(cto.OpLinearQuantizerConfig(mode="linear_symmetric"), spared)
+    config = cto.OptimizationConfig(
+        global_config=cto.OpLinearQuantizerConfig(mode="linear_symmetric"),
+        op_type_configs=dict.fromkeys(FLOAT_OPERATIONS),
+        op_name_configs=dict.fromkeys(spared),
+    )
     return cto.linear_quantize_activations(model, config, samples)

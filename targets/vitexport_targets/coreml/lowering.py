@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -30,10 +30,11 @@ from vitexport.progress import step
 from vitexport.quantize import calibration, half
 from vitexport.quantize.layers import Fingerprint, layers
 from vitexport_targets._onnx_graph import first_line
-from vitexport_targets.coreml import compression, floors, inputs, labels, sealing
+from vitexport_targets.coreml import compression, floors, inputs, labels, sealing, shelf
 from vitexport_targets.coreml.alias import drop_aliases
 from vitexport_targets.coreml.ane import in_ane_layout
 from vitexport_targets.coreml.apple import coremltools, counting_from_zero, quietly, toolchain
+from vitexport_targets.coreml.calibration import ranges
 from vitexport_targets.coreml.card import card
 from vitexport_targets.coreml.indicators import Indicators
 from vitexport_targets.coreml.names import function as function_of
@@ -43,9 +44,6 @@ from vitexport_targets.coreml.packed import digest
 from vitexport_targets.coreml.passes import exact_passes
 from vitexport_targets.coreml.ranges import Kept, kept, takes_half
 from vitexport_targets.coreml.summary import first_answer
-
-if TYPE_CHECKING:
-    from vitexport.contract import Tensors
 
 #: Specification 8: int8 weights, palettes of 1 to 8 bits, w8a8; runs on every system that still gets security updates.
 DEFAULT_TARGET: CoremlTarget = "ios17"
@@ -75,7 +73,6 @@ class _Rung:
     """One size on its way."""
 
     source: SourceModel
-    program: Any
     keep: Kept = field(default_factory=Kept)
     """What float16 cannot hold: see :mod:`.ranges`."""
     single: Path | None = None
@@ -117,30 +114,19 @@ def _workshop(into: Path) -> Iterator[Path]:
 
 def _rung(source: SourceModel, plan: Plan, work: Path) -> _Rung:
     if plan.layout is None:
-        return _Rung(source, _decomposed(source, plan.kind))
+        return _Rung(source)
     with step("lower", f"coreml {source.size} in {plan.layout} layout"), quietly():
         laid_out = recapture(source, in_ane_layout(source.module, source.name))
-        plain = _Rung(source, _decomposed(source, plan.kind))
-        package = _convert(plain, "fp16", plan, work / f"plain_{source.size}.mlpackage")
+        package = _convert(_Rung(source), "fp16", plan, work / f"plain_{source.size}.mlpackage")
         before = str(Indicators.of(read(package).functions["main"]))
-    return _Rung(laid_out, _decomposed(laid_out, plan.kind), before=before)
-
-
-def _decomposed(source: SourceModel, kind: inputs.Kind) -> Any:
-    """The captured program in coremltools' dialect, fed with what ``kind`` delivers."""
-    with quietly(), step("lower", f"coreml {source.size}"):
-        program = source.program.run_decompositions({})
-        drop_aliases(program)
-        if kind == "image":
-            rest = inputs.Normalisation.of(source.preprocessing).rest
-            program = inputs.divide_first_convolution(program, rest)
-        return program
+    return _Rung(laid_out, before=before)
 
 
 def _halved(rung: _Rung, single: Path, plan: Plan, work: Path) -> _Rung:
     size = rung.source.size
     with step("lower", f"coreml {size} ranges"):
-        rung = replace(rung, single=single, keep=kept(single, rung.source))
+        keep = shelf.of(rung.source).value(("kept", plan), lambda: kept(single, rung.source))
+        rung = replace(rung, single=single, keep=keep)
     with step("lower", f"coreml {size} fp16"), quietly():
         return replace(rung, half=_convert(rung, "fp16", plan, work / f"half_{size}.mlpackage"))
 
@@ -179,9 +165,8 @@ def _make(rung: _Rung, precision: str, plan: Plan, path: Path) -> Path:
             f"{rung.source.name} has values beyond float16, and coremltools keeps the ranges of eight-bit activations "
             f"in it. Ask for w8 instead of {precision}."
         )
-    samples = _samples(rung) if recipe.activations else ()
-    seen = compression.Seen(samples, rung.source.observer)
     with _evaluated(precision):
+        seen = _seen(rung, plan) if recipe.activations else compression.Seen()
         compression.compress(rung.half, precision, plan.ios, seen, _kept(rung, precision), path, _twin(rung, precision))
     return path
 
@@ -207,20 +192,46 @@ def _twin(rung: _Rung, precision: str) -> Path:
     return rung.half.with_name(f"unpacked_{precision}_{rung.source.size}.mlpackage")
 
 
-def _samples(rung: _Rung) -> list[Tensors]:
-    """Pictures to calibrate on, by the input's name."""
+def _seen(rung: _Rung, plan: Plan) -> compression.Seen:
+    """What activations are on the pictures to calibrate on."""
     assert rung.half is not None
-    how, half = rung.source.preprocessing, read(rung.half)
-    return [inputs.feed(half, "main", picture, how) for picture in calibration.of(rung.source).pictures]
+    source, half = rung.source, rung.half
+    pictures = calibration.of(source)
+
+    def measure() -> compression.Seen:
+        package = read(half)
+        samples = [inputs.feed(package, "main", picture, source.preprocessing) for picture in pictures.pictures]
+        return compression.Seen(samples, ranges(half, samples, source.observer))
+
+    return shelf.of(source).value(("seen", plan, source.observer, pictures.digest), measure)
 
 
 def _convert(rung: _Rung, precision: str, plan: Plan, path: Path) -> Path:
+    """The float32 or float16 package at ``path``, converted where none is like it."""
+    made = shelf.of(rung.source)
+    program = made.value(("program", plan.kind), lambda: _decomposed(rung.source, plan.kind))
+    key = (precision, plan, rung.keep)
+    return made.package(key, lambda kept: _converted(program, rung, precision, plan, kept), path)
+
+
+def _decomposed(source: SourceModel, kind: inputs.Kind) -> Any:
+    """The captured program in coremltools' dialect, fed with what ``kind`` delivers."""
+    with quietly(), step("lower", f"coreml {source.size}"):
+        program = source.program.run_decompositions({})
+        drop_aliases(program)
+        if kind == "image":
+            rest = inputs.Normalisation.of(source.preprocessing).rest
+            program = inputs.divide_first_convolution(program, rest)
+        return program
+
+
+def _converted(program: Any, rung: _Rung, precision: str, plan: Plan, path: Path) -> Path:
     """``ct.convert`` with the outputs' own names, as float32. Raises ``LoweringFailed`` with the converter's words."""
     ct, source = coremltools(), rung.source
     try:
         with counting_from_zero():
             model = ct.convert(
-                rung.program,
+                program,
                 inputs=[inputs.input_type(ct, source, plan.kind)],
                 outputs=[ct.TensorType(name=output.name, dtype=np.float32) for output in source.outputs],
                 minimum_deployment_target=ct.target[plan.ios.replace("ios", "iOS")],

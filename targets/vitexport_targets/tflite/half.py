@@ -25,14 +25,14 @@ def readers(whole: bytes) -> list[str]:
     found = []
     for graph in model.subgraphs:
         # Integers read as floats may be of any size, so types are asked first.
-        wide = {i for i, t in enumerate(graph.tensors) if t.buffer in too_large and t.type == _FLOAT32}
+        wide = {i for i, t in enumerate(graph.tensors) if t.buffer in too_large and t.type == FLOAT32}
         reading_it = (op for op in graph.operators if not wide.isdisjoint(op.inputs))
         found += [f"^{re.escape(reading.get_op_scope(op, graph.tensors))}$" for op in reading_it]
     return found
 
 
 #: ``TensorType.FLOAT32`` of the schema.
-_FLOAT32 = 0
+FLOAT32 = 0
 
 
 def _largest(data: bytes | None) -> float:

@@ -16,7 +16,7 @@ import numpy as np
 from vitexport.contract import SourceModel
 from vitexport.errors import LoweringFailed
 from vitexport.quantize import calibration
-from vitexport.quantize.layers import fingerprint, layers
+from vitexport.quantize.layers import LEAST_SIZE, fingerprint, layers
 from vitexport.quantize.observers import Grid
 from vitexport_targets._onnx_graph import first_line
 from vitexport_targets._precisions import LEAST_SHARE
@@ -113,7 +113,7 @@ def quantised(whole: bytes, name: str, sources: Sequence[SourceModel], interface
     try:
         quantizer = aeq.Quantizer(bytearray(whole))
         recipe.ask(quantizer)
-        _spare(quantizer, half.readers(whole) if name == "fp16" else [layer.scope for layer in kept])
+        _spare(quantizer, half.readers(whole) if name == "fp16" else [*(each.scope for each in kept), *_small(whole)])
         ranges = None
         if recipe.grid:
             samples = _samples(sources, interfaces)
@@ -125,6 +125,32 @@ def quantised(whole: bytes, name: str, sources: Sequence[SourceModel], interface
         ) from error
     check(made, name, sum(layer.size for layer in kept))
     return made
+
+
+def _small(whole: bytes) -> list[str]:
+    """Scopes of the operations of a float32 file that have small weights, and no others."""
+    from ai_edge_quantizer.utils import tfl_flatbuffer_utils as flatbuffers
+
+    read, found = flatbuffers.read_model(bytearray(whole)), []
+    for graph in read.subgraphs:
+        for op in graph.operators:
+            sizes = [len(_stored(read, graph, index)) // 4 for index in op.inputs]
+            if 0 < max(sizes, default=0) < LEAST_SIZE:
+                found.append(_scope(op, graph))
+    return found
+
+
+def _stored(read: Any, graph: Any, index: int) -> Any:
+    """The bytes of an operation's constant, if it is one of float32."""
+    data = read.buffers[graph.tensors[index].buffer].data if index >= 0 else None
+    return b"" if data is None or graph.tensors[index].type != half.FLOAT32 else data
+
+
+def _scope(op: Any, graph: Any) -> str:
+    """What the quantiser calls an operation, as a pattern."""
+    from ai_edge_quantizer.utils import tfl_flatbuffer_utils as flatbuffers
+
+    return f"^{re.escape(flatbuffers.get_op_scope(op, graph.tensors))}$"
 
 
 @dataclass(frozen=True)
@@ -151,14 +177,11 @@ def layers_of(whole: bytes, keep_float: frozenset[Fingerprint], source: SourceMo
     found: list[FloatLayer] = []
     for graph in read.subgraphs:
         for op in graph.operators:
-            held = [read.buffers[graph.tensors[index].buffer].data for index in op.inputs if index >= 0]
-            for data in held:
-                if data is None or data.size % 4:
-                    continue
+            for data in filter(len, (_stored(read, graph, index) for index in op.inputs)):
                 layer = kept.get(fingerprint(data.view(np.float32)))
                 if layer is not None:
                     size = 0 if layer in done else data.size // 4  # sizes of a ladder share their weights
-                    found.append(FloatLayer(f"^{re.escape(flatbuffers.get_op_scope(op, graph.tensors))}$", size))
+                    found.append(FloatLayer(_scope(op, graph), size))
                     done.add(layer)
     if missing := keep_float - done:
         raise LoweringFailed(

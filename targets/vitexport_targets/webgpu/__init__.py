@@ -21,15 +21,18 @@ from vitexport.contract import (
     Value,
 )
 from vitexport_targets import _chromium
-from vitexport_targets._precisions import FEWER_ONNX_BITS, FP16, FP32
+from vitexport_targets._precisions import FEWER_ONNX_BITS, FP16, FP32, W4_FP16
 from vitexport_targets.webgpu import ort_web
 
 #: Best first: float16 is half the download and, where the GPU computes it, up to twice the speed. What loses more than
 #: rounding is taken where a page asks for it, or where there is nothing better.
-PREFERENCE = ("fp16", "fp32", "w8", "w4", "w8-dyn", "w8a8")
+PREFERENCE = ("fp16", "fp32", "w8", "w4-fp16", "w4", "w8-dyn", "w8a8")
 
 #: Device features without which WebGPU cannot run a precision.
-REQUIRES = {"fp16": ("shader-f16",)}
+REQUIRES = {"fp16": ("shader-f16",), "w4-fp16": ("shader-f16",)}
+
+#: What comes along with a precision, out of the same stored weights, for the adapters that have what it requires.
+BESIDE = {"w4": ("w4-fp16",)}
 
 #: Of the providers, those that a precision is for, where it is not for all: of integers, onnxruntime-web's WebGPU
 #: provider knows DequantizeLinear alone, and leaves the rest (in ``w8-dyn`` all products) to the CPU.
@@ -46,7 +49,11 @@ class WebGpu:
     traits = Traits(
         name="webgpu",
         summary="a page that runs and checks the model in the browser, on WebGPU or WebAssembly",
-        precisions=(replace(FP32, default=True), replace(FP16, default=True), *map(_offered, FEWER_ONNX_BITS)),
+        precisions=(
+            replace(FP32, default=True),
+            replace(FP16, default=True),
+            *map(_offered, (*FEWER_ONNX_BITS, W4_FP16)),
+        ),
         providers=("webgpu", "wasm"),
         needs=(
             ort_web.NEED,
