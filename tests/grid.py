@@ -158,7 +158,8 @@ def _captured(model: str, precision: str) -> tuple[Exam, ExportRequest]:
 
 def _lowered(target: Target, exam: Exam, request: ExportRequest, precision: str, folder: Path) -> tuple[Bundle, int]:
     folder.mkdir()
-    asked = replace(request, targets=(target.traits.name,), precisions=(precision,))
+    newest = "ios18" if target.traits.name == "coreml" else None  # w4 needs it, and palettes gain by it
+    asked = replace(request, targets=(target.traits.name,), precisions=(precision,), coreml_target=newest)
     plan = decide([(target, asked)], exam, asked)
     (exam,) = followed(plan, target, (exam,))
     artifact = target.lower((exam.source,), asked, folder)
