@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from vitexport.contract import Meaning, Preprocessing, Task
+from vitexport.contract import Meaning, Preprocessing, Scores, Task
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +27,8 @@ class Network:
     """``logits``, ``mask`` or ``features``."""
     meaning: Meaning
     labels: tuple[str, ...] = ()
+    scores: Scores | None = None
+    """None: by its meaning. A mask holds probabilities, logits and a segmentation hold logits."""
     origin: str = "own module"
     licence: str = "unknown"
     size_step: int | None = None
