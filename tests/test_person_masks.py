@@ -21,7 +21,7 @@ from vitexport_targets.webgpu.generate_types import RUNTIME
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-CLASSES = OutputSpec("logits", "segmentation", (1, 4, 3, 5), tuple("abc") + ("person",), "logits", 3)
+CLASSES = OutputSpec("logits", "segmentation", (1, 4, 3, 5), ("a", "b", "c", "person"), "logits", 3)
 LONE = OutputSpec("logits", "segmentation", (1, 1, 3, 5), ("person",), "logits", 0)
 SHARES = replace(CLASSES, scores="probabilities")
 MASK = OutputSpec("mask", "mask", (1, 1, 3, 5), ("person",), "probabilities", 0)
@@ -92,7 +92,8 @@ def test_a_browser_reads_the_mask_that_python_reads(output: OutputSpec, page: Pa
 @pytest.mark.browser
 def test_a_browser_reads_no_mask_where_there_is_no_channel(page: Page):
     spec = msgspec.to_builtins(replace(CLASSES, person=None))
-    read = "async (spec) => (await import('/vitexport.js')).personMask(spec, { data: new Float32Array(4), dims: [1, 4, 1, 1] })"
+    read = """async (spec) => (await import('/vitexport.js')).personMask(
+        spec, { data: new Float32Array(4), dims: [1, 4, 1, 1] })"""
     assert page.evaluate(read, spec) is None
 
 

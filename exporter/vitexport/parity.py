@@ -128,9 +128,11 @@ def person_mask(scores: NDArray[np.floating], output: OutputSpec) -> NDArray[np.
         return channel
     with np.errstate(over="ignore", invalid="ignore"):  # infinite scores: 0, or NaN, which is what is meant
         if scores.shape[1] == 1:
-            return 1 / (1 + np.exp(-channel))
+            lone: NDArray[np.floating] = 1 / (1 + np.exp(-channel))
+            return lone
         largest = scores.max(axis=1)
-        return np.exp(channel - largest) / np.exp(scores - largest[:, None]).sum(axis=1)
+        share: NDArray[np.floating] = np.exp(channel - largest) / np.exp(scores - largest[:, None]).sum(axis=1)
+        return share
 
 
 def agreement(a: NDArray[np.floating], b: NDArray[np.floating], output: OutputSpec) -> float | None:
@@ -178,8 +180,8 @@ def verify(
     """Judge an artifact's ``answers`` against PyTorch's ``references``, one mapping of outputs per image.
 
     Passes where every output has the right name, shape and dtype, is finite, and stays within the variant's tolerance;
-    masks must also overlap, and in floats those of people, see :data:`MASK_IOU_FLOOR`. ``images`` names the pictures, for the reason of a failure;
-    ``spread`` is PyTorch's own :func:`contrast` between photos.
+    masks must also overlap, and in floats those of people, see :data:`MASK_IOU_FLOOR`. ``images`` names the pictures,
+    for the reason of a failure; ``spread`` is PyTorch's own :func:`contrast` between photos.
     """
     compared: list[_Comparison] = []
     for name, reference, answer in zip(images, references, answers, strict=True):

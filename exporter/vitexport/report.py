@@ -110,7 +110,8 @@ def _device(result: Result) -> str:
         return f"{parity.runtime}{absent}{_people(parity)}{_gates(parity)}" if parity.runtime else ""
     fallback = result.placement.fallback if result.placement else ()
     left = f"; {len(fallback)} nodes fell back to the CPU: {', '.join(fallback[:3])}" if fallback else ""
-    return f"{latency.device}, {latency.runtime}, {latency.provider}, {latency.runs} runs{left}{_people(parity)}{_gates(parity)}"
+    timed = f"{latency.device}, {latency.runtime}, {latency.provider}, {latency.runs} runs"
+    return f"{timed}{left}{_people(parity)}{_gates(parity)}"
 
 
 def _people(parity: Parity) -> str:
