@@ -81,11 +81,14 @@ export function personMask({ person, scores }, output) {
   if (scores === 'probabilities') return { meaning: 'mask', height, width, mask: own };
   if (channels === 1) return { meaning: 'mask', height, width, mask: own.map((x) => 1 / (1 + Math.exp(-x))) };
   const largest = data.slice(0, area);
-  for (let i = area; i < data.length; i++) largest[i % area] = Math.max(largest[i % area] ?? NaN, data[i] ?? NaN);
   const total = new Float32Array(area);
-  for (let i = 0; i < data.length; i++) {
-    const pixel = i % area;
-    total[pixel] = (total[pixel] ?? NaN) + Math.exp((data[i] ?? NaN) - (largest[pixel] ?? NaN));
+  for (let c = 1; c < channels; c++) {
+    for (let i = 0; i < area; i++) largest[i] = Math.max(largest[i] ?? NaN, data[c * area + i] ?? NaN);
+  }
+  for (let c = 0; c < channels; c++) {
+    for (let i = 0; i < area; i++) {
+      total[i] = (total[i] ?? NaN) + Math.exp((data[c * area + i] ?? NaN) - (largest[i] ?? NaN));
+    }
   }
   const mask = own.map((x, i) => Math.exp(x - (largest[i] ?? NaN)) / (total[i] ?? NaN));
   return { meaning: 'mask', height, width, mask };
