@@ -27,8 +27,6 @@ class Network:
     """``logits``, ``mask`` or ``features``."""
     meaning: Meaning
     labels: tuple[str, ...] = ()
-    scores: Scores | None = None
-    """None: by its meaning. A mask holds probabilities, logits and a segmentation hold logits."""
     origin: str = "own module"
     licence: str = "unknown"
     size_step: int | None = None
@@ -41,3 +39,5 @@ class Network:
     """The paper, library or file that the rule comes from."""
     notes: tuple[str, ...] = ()
     """What was done otherwise than asked, for the user to read."""
+    scores: Scores | None = None
+    """None: by its meaning. A mask holds probabilities, logits and a segmentation hold logits."""
