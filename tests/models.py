@@ -145,6 +145,26 @@ def tiny_mask() -> Network:
     return Network(TinyMask(), how, task="segment", output_name="mask", meaning="mask", labels=("person",))
 
 
+class TinySegmenter(nn.Module):
+    """Three classes at a quarter of the size; the second is ``person``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(2)
+        self.conv = nn.Conv2d(3, 3, 4, stride=4)
+        self.conv.weight.data = torch.randn((3, 3, 4, 4), generator=generator) * 0.5
+        self.conv.bias.data = torch.zeros(3)
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        return self.conv(pixel_values)
+
+
+def tiny_segmenter() -> Network:
+    how = Preprocessing(Size(64, 64), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    labels = ("background", "person", "cat")
+    return Network(TinySegmenter(), how, task="segment", output_name="logits", meaning="segmentation", labels=labels)
+
+
 class Deaf(nn.Module):
     """Answers the same to everything: parity on it would prove nothing."""
 

@@ -68,6 +68,13 @@ def test_a_mask_is_shown_as_a_composite(page: Page) -> None:
         page.locator("figcaption", has_text="Background blurred by the mask").wait_for()
 
 
+def test_a_segmenters_person_is_shown_as_a_composite_too(page: Page) -> None:
+    with serve(Site(web_bundles.whole("tiny_segmenter", ("fp32",)).directory)) as url:
+        assert web_bundles.verdict(page, url)[0] == "passed"
+        page.locator("figcaption", has_text="Background blurred by the mask").wait_for()
+        page.locator("figcaption", has_text="Classes over the picture").wait_for()
+
+
 def test_a_damaged_golden_file_fails(bundle: Bundle, page: Page, tmp_path: Path) -> None:
     path = bundle.rung.golden[0].outputs["logits"]
     damaged = web_bundles.changed(bundle, tmp_path, web_bundles.flip_a_bit(path, 3))

@@ -180,6 +180,10 @@ def test_a_manifest_that_cannot_be_read_is_said_in_a_sentence(tmp_path: Path, te
         ({"input_shape": [8, 8]}, "is not that of its preprocessing"),
         ({"outputs": [{"name": "other", "meaning": "logits", "shape": [1, 2]}]}, "'g' does not answer every output"),
         ({"outputs": [{"name": "logits", "meaning": "logits", "shape": [1, 3]}]}, "'g.out' does not hold a tensor"),
+        (
+            {"outputs": [{"name": "logits", "meaning": "segmentation", "shape": [1, 2, 1, 1], "person": 2}]},
+            "output 'logits' has no channel 2 to tell of people",
+        ),
     ],
 )
 def test_a_manifest_that_would_pass_anything_is_refused(tmp_path: Path, changed: dict[str, Any], said: str):

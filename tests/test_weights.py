@@ -196,7 +196,7 @@ def test_every_kind_of_layer_is_brought_to_unit_variance() -> None:
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.BatchNorm2d):
             layer.register_forward_hook(lambda _layer, _inputs, output: spreads.append(output.std().item()))
     net(batch)
-    assert spreads == pytest.approx([1, 0.55, 1, 1, 1, 1], abs=0.2)  # BatchNorm's gammas are 0.3..0.8
+    assert spreads == pytest.approx([1, 0.2, 1, 1, 1, 1], abs=0.1)  # BatchNorm's gammas are 0.15..0.25
 
 
 def test_no_download_is_attempted_for_random_weights() -> None:

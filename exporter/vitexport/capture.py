@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import replace
 from io import StringIO
@@ -14,7 +14,7 @@ import numpy as np
 
 from vitexport import dynamic as dynamic_shapes
 from vitexport import photos
-from vitexport.contract import Dynamic, OutputSpec, Probe, Provenance, SourceModel
+from vitexport.contract import Dynamic, Meaning, OutputSpec, Probe, Provenance, Scores, SourceModel
 from vitexport.errors import BadRequest, LoweringFailed
 from vitexport.models import weights
 from vitexport.parity import drift
@@ -30,6 +30,17 @@ if TYPE_CHECKING:
 #: Drift allowed between the module and its own capture. Both run the same kernels; a rewrite may pick another one of
 #: the same precision, and a sum in another order moves float32 by about 1e-6 over the depth of these networks.
 CAPTURE_TOLERANCE = 1e-5
+
+#: A tenth of what float32 is held to: four roundings of it, which are allowed, begin to count.
+_ROUNDING_SHOWS = 1e-5
+
+#: What an output holds unless its network says otherwise.
+_SCORES: Mapping[Meaning, Scores | None] = {
+    "logits": "logits",
+    "mask": "probabilities",
+    "segmentation": "logits",
+    "features": None,
+}
 
 
 def capture(network: Network, name: str, probes: tuple[Probe, ...], dynamic: tuple[Dynamic, ...] = ()) -> SourceModel:
@@ -60,7 +71,7 @@ def capture(network: Network, name: str, probes: tuple[Probe, ...], dynamic: tup
         name=name,
         task=network.task,
         preprocessing=network.preprocessing,
-        outputs=(OutputSpec(network.output_name, network.meaning, shape, network.labels),),
+        outputs=(_output(network, shape),),
         provenance=Provenance(network.origin, network.licence, weights.sha256(module)),
         program=program,
         forward=forward,
@@ -73,6 +84,20 @@ def capture(network: Network, name: str, probes: tuple[Probe, ...], dynamic: tup
         notes=network.notes,
         hub_config=network.hub_config,
     )
+
+
+def _output(network: Network, shape: tuple[int, ...]) -> OutputSpec:
+    scores = network.scores or _SCORES[network.meaning]
+    shows_people = network.meaning in ("mask", "segmentation")
+    person = person_channel(network.labels) if shows_people else None
+    return OutputSpec(network.output_name, network.meaning, shape, network.labels, scores, person)
+
+
+def person_channel(labels: Sequence[str]) -> int | None:
+    """The class of people: ``person`` in ADE20K (12), PASCAL VOC (15), Cityscapes and COCO. None where none is called
+    that. ADE20K's own list, unlike the hub's, goes on with synonyms: ``person, individual, someone``."""
+    names = [label.partition(",")[0].strip().lower() for label in labels]
+    return names.index("person") if "person" in names else None
 
 
 def recapture(source: SourceModel, module: torch.nn.Module, dynamic: tuple[Dynamic, ...] = ()) -> SourceModel:
@@ -140,7 +165,12 @@ def _check_answers(
 
 
 def _rounding(entry: torch.nn.Module, network: Network, batches: list[NDArray[np.float32]]) -> float:
-    """Drift between the module's float32 and float64 answers; 0 where its code insists on float32."""
+    """Drift between the module's float32 and float64 answers; 0 where its code insists on float32.
+
+    One order of summing is one throw of the dice. Where it shows that rounding matters, torch's own kernels are asked
+    too, which sum in another order than oneDNN's: on the landscape selfie network they are off by 8e-5, and oneDNN's by
+    3e-5.
+    """
     import torch
 
     exact = copy.deepcopy(entry).double()
@@ -152,8 +182,19 @@ def _rounding(entry: torch.nn.Module, network: Network, batches: list[NDArray[np
                 true = exact(pixel_values.double()).numpy()
             except RuntimeError:
                 return 0.0
-            worst = max(worst, drift(entry(pixel_values).numpy(), true, network.meaning))
+            off = drift(entry(pixel_values).numpy(), true, network.meaning)
+            if off > _ROUNDING_SHOWS:
+                off = max(off, drift(_without_onednn(entry, pixel_values), true, network.meaning))
+            worst = max(worst, off)
     return worst
+
+
+def _without_onednn(entry: torch.nn.Module, pixel_values: torch.Tensor) -> NDArray[np.float32]:
+    import torch
+
+    with torch.backends.mkldnn.flags(enabled=False, allow_tf32=None):
+        answer: NDArray[np.float32] = entry(pixel_values).numpy()
+    return answer
 
 
 def _export(entry: torch.nn.Module, example: torch.Tensor, name: str, dynamic: tuple[Dynamic, ...], every: int) -> Any:

@@ -44,6 +44,10 @@ Dynamic = Literal["batch", "size"]
 #: foreground in 0..1 · ``segmentation`` (N, classes, H, W), scores.
 Meaning = Literal["logits", "features", "mask", "segmentation"]
 
+#: How a class's probability is read off an output: ``probabilities`` are in 0..1 as they are; ``logits`` take a softmax
+#: over the classes (axis 1) first, and where there is one class alone a sigmoid.
+Scores = Literal["logits", "probabilities"]
+
 #: How an artifact is held to PyTorch. ``drift``: max|a-b| / max|b|, for precisions that only round differently.
 #: ``noise``: rms(a-b) / rms(b), for precisions that lose bits, where one pixel on a mask's edge may flip and the mask
 #: still be right. ``loss``: noise of precisions that change the weights, which is what the user asked for: no more than
@@ -200,6 +204,11 @@ class OutputSpec:
     meaning: Meaning
     shape: tuple[int, ...]
     labels: tuple[str, ...] = ()
+    scores: Scores | None = None
+    """None for features, which are no scores."""
+    person: int | None = None
+    """Of a mask or a segmentation, the channel that tells of people: with ``scores`` all that a page needs to draw
+    their mask, see :func:`vitexport.parity.person_mask`. None: no channel does, as far as its labels tell."""
 
 
 @dataclass(frozen=True)
@@ -469,6 +478,8 @@ class Parity:
     agreement: float | None = None
     """Share of images with the same top-1 (logits), IoU with PyTorch's masks, all images together (mask), or mean IoU
     of its classes (segmentation)."""
+    person_iou: float | None = None
+    """IoU with PyTorch's masks of people, all images together, where the output has a channel for them."""
     images: NonNegative = 0
     contrast: float | None = None
     """Drift between PyTorch's own answers to two different photos. Under 100 tolerances, the run proves nothing."""

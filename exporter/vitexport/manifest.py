@@ -110,6 +110,9 @@ def _wrong_rung(rung: Rung, sizes: Mapping[str, int]) -> str:
     shape = rung.input_shape[1:]
     if len(shape) != len(one) or any(n not in (0, m) for n, m in zip(shape, one, strict=True)):
         return f"its input_shape {rung.input_shape} is not that of its preprocessing"
+    for output in rung.outputs:
+        if output.person is not None and not (len(output.shape) == 4 and 0 <= output.person < output.shape[1]):
+            return f"output '{output.name}' has no channel {output.person} to tell of people"
     shapes = {output.name: output.shape for output in rung.outputs}
     for case in rung.golden:
         if case.outputs.keys() != shapes.keys():

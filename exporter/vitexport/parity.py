@@ -118,6 +118,23 @@ def _iou(overlaps: Sequence[tuple[int, int]]) -> float:
     return 1.0 if covered == 0 else shared / covered
 
 
+def person_mask(scores: NDArray[np.floating], output: OutputSpec) -> NDArray[np.floating] | None:
+    """The probability, (N, H, W) in 0..1, that a pixel shows a person, from an ``output`` (N, C, H, W) as its spec says
+    it is to be read. None where it has no channel for people. What ``readout.js`` and shaders compute is this."""
+    if output.person is None:
+        return None
+    channel = scores[:, output.person]
+    if output.scores == "probabilities":
+        return channel
+    with np.errstate(over="ignore", invalid="ignore"):  # infinite scores: 0, or NaN, which is what is meant
+        if scores.shape[1] == 1:
+            lone: NDArray[np.floating] = 1 / (1 + np.exp(-channel))
+            return lone
+        largest = scores.max(axis=1)
+        share: NDArray[np.floating] = np.exp(channel - largest) / np.exp(scores - largest[:, None]).sum(axis=1)
+        return share
+
+
 def agreement(a: NDArray[np.floating], b: NDArray[np.floating], output: OutputSpec) -> float | None:
     """Per image: 1 or 0 for the same top-1; IoU with the reference's mask; None for features."""
     match output.meaning:
@@ -145,6 +162,8 @@ class _Comparison:
     agreement: float | None
     overlap: tuple[int, int] | None
     """Of a mask."""
+    people: tuple[int, int] | None
+    """Of the mask of people, where the output has a channel for them."""
 
     def off(self, metric: Metric) -> float:
         return self.drift if metric == "drift" else noise(self.snr_db)
@@ -161,8 +180,8 @@ def verify(
     """Judge an artifact's ``answers`` against PyTorch's ``references``, one mapping of outputs per image.
 
     Passes where every output has the right name, shape and dtype, is finite, and stays within the variant's tolerance;
-    masks must also overlap, see :data:`MASK_IOU_FLOOR`. ``images`` names the pictures, for the reason of a failure;
-    ``spread`` is PyTorch's own :func:`contrast` between photos.
+    masks must also overlap, and in floats those of people, see :data:`MASK_IOU_FLOOR`. ``images`` names the pictures,
+    for the reason of a failure; ``spread`` is PyTorch's own :func:`contrast` between photos.
     """
     compared: list[_Comparison] = []
     for name, reference, answer in zip(images, references, answers, strict=True):
@@ -179,6 +198,7 @@ def verify(
         snr_db=_worst(np.min, [c.snr_db for c in compared]),
         cosine=_worst(np.min, [c.cosine for c in compared]),
         agreement=_agreement(compared),
+        person_iou=_person_iou(compared),
         images=len(images),
         contrast=spread,
         reason=reason,
@@ -189,6 +209,11 @@ def _agreement(compared: Sequence[_Comparison]) -> float | None:
     overlaps = [c.overlap for c in compared if c.overlap is not None]
     agreements = [c.agreement for c in compared if c.agreement is not None]
     return _iou(overlaps) if overlaps else float(np.mean(agreements)) if agreements else None
+
+
+def _person_iou(compared: Sequence[_Comparison]) -> float | None:
+    overlaps = [c.people for c in compared if c.people is not None]
+    return _iou(overlaps) if overlaps else None
 
 
 def contrast(outputs: tuple[OutputSpec, ...], references: Sequence[Tensors]) -> float:
@@ -223,7 +248,13 @@ def _compare(image: str, a: NDArray[np.floating], b: NDArray[np.floating], outpu
         cosine(a, b),
         agreement(a, b, output),
         _overlap(a > 0.5, b > 0.5) if meaning == "mask" else None,
+        _people(a, b, output),
     )
+
+
+def _people(a: NDArray[np.floating], b: NDArray[np.floating], output: OutputSpec) -> tuple[int, int] | None:
+    theirs, ours = person_mask(a, output), person_mask(b, output)
+    return None if theirs is None or ours is None else _overlap(theirs > 0.5, ours > 0.5)
 
 
 def _fault(compared: list[_Comparison], variant: Variant) -> str:
@@ -235,12 +266,15 @@ def _fault(compared: list[_Comparison], variant: Variant) -> str:
             f"{metric} of output '{worst.output}' on {worst.image} is {worst.off(metric):.3g}; "
             f"at most {tolerance:.3g} passes."
         )
+    floor = MASK_IOU_FLOOR[metric]
+    people = _person_iou(compared)
+    if metric != "loss" and people is not None and not people > floor:
+        return f"IoU with PyTorch's masks of people is {people:.4f}; more than {floor} passes."
     overlaps = [c.overlap for c in compared if c.overlap is not None]
     if not overlaps:
         return ""
     # Floats must agree on each picture. In fewer bits they need not where there is nobody, and few pixels are in doubt.
     found = _iou(overlaps) if metric == "loss" else min(_iou([overlap]) for overlap in overlaps)
-    floor = MASK_IOU_FLOOR[metric]
     return "" if found > floor else f"mask IoU with PyTorch is {found:.4f}; more than {floor} passes."
 
 

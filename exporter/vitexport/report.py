@@ -107,10 +107,17 @@ def _device(result: Result) -> str:
     latency, parity = result.latency, result.parity
     if not latency.device:
         absent = f"; device: {result.device_verdict} ({result.device_reason})" if result.device_reason else ""
-        return f"{parity.runtime}{absent}{_gates(parity)}" if parity.runtime else ""
+        return f"{parity.runtime}{absent}{_people(parity)}{_gates(parity)}" if parity.runtime else ""
     fallback = result.placement.fallback if result.placement else ()
     left = f"; {len(fallback)} nodes fell back to the CPU: {', '.join(fallback[:3])}" if fallback else ""
-    return f"{latency.device}, {latency.runtime}, {latency.provider}, {latency.runs} runs{left}{_gates(parity)}"
+    timed = f"{latency.device}, {latency.runtime}, {latency.provider}, {latency.runs} runs"
+    return f"{timed}{left}{_people(parity)}{_gates(parity)}"
+
+
+def _people(parity: Parity) -> str:
+    """Of a mask of people it is the agreement already."""
+    iou = parity.person_iou
+    return "" if iou is None or iou == parity.agreement else f"; IoU of people's masks {iou:.4f}"
 
 
 def _gates(parity: Parity) -> str:

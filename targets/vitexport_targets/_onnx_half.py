@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vitexport.contract import INPUT_NAME, SourceModel
 from vitexport.progress import step
 from vitexport.quantize import half
+from vitexport_targets._onnx_means import in_steps
 from vitexport_targets._onnx_weights import named
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def to_fp16(model: onnx.ModelProto, source: SourceModel) -> onnx.ModelProto:
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
+    model = in_steps(model)
     in_danger = half.dangers(source) or _too_large(model)  # a folded BatchNorm may make weights that PyTorch has not
     with step("optimise", "fp16"):
         if in_danger:

@@ -91,6 +91,18 @@ def _segmentation(request: ExportRequest) -> Skeleton:
     return Skeleton(module, size, family.NATIVE)
 
 
+def _lraspp(request: ExportRequest) -> Skeleton:
+    from vitexport import torchvision_schemas
+    from vitexport.models import lraspp as family
+
+    torchvision_schemas.declare()
+    from vitexport.models.lraspp_network import Lraspp
+
+    with torch.device("meta"):
+        module = Lraspp(classes=len(family.LABELS))
+    return Skeleton(module, request.size or family.NATIVE, family.NATIVE)
+
+
 def _digits(request: ExportRequest) -> Skeleton:
     from vitexport.digits import network
 
@@ -112,5 +124,6 @@ _BUILDERS: dict[str, Callable[[ExportRequest], Skeleton]] = {
     "timm": _timm,
     "hub": _hub,
     "segmentation": _segmentation,
+    "lraspp": _lraspp,
     "digits": _digits,
 }

@@ -32,7 +32,7 @@ class Family(Protocol):
 
 
 #: In the order in which they are asked. timm is last: it alone must import its toolchain to know its names.
-FAMILIES = ("module", "hub", "selfie", "segmentation", "digits", "timm")
+FAMILIES = ("module", "hub", "selfie", "segmentation", "lraspp", "digits", "timm")
 
 #: Those of them that have video networks, and say themselves which.
 TAKE_CLIPS = frozenset({"module", "hub"})

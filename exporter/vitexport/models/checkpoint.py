@@ -20,13 +20,15 @@ _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.
 
 _LICENCE = re.compile(r"\A---\n.*?^license:\s*['\"]?([\w.-]+)", re.DOTALL | re.MULTILINE)
 
-#: Image processors whose steps are resize, centre crop, rescale, normalise, in this order and nothing else.
+#: Image processors whose steps are resize, centre crop, rescale, normalise, in this order and nothing else; BGR for RGB
+#: is the network's affair, see :mod:`.channel_order`.
 _PROCESSORS = frozenset(
     {
         "BeitImageProcessor",
         "BitImageProcessor",
         "CLIPImageProcessor",
         "DeiTImageProcessor",
+        "MobileViTImageProcessor",
         "PvtImageProcessor",
         "SegformerImageProcessor",
         "SiglipImageProcessor",
@@ -70,7 +72,7 @@ def locate(name: str, with_weights: bool) -> Files:
     except download.NotOnHub as error:
         raise BadRequest(f"'hf:{name}' cannot be used: {error}. Check its spelling on the hub.") from error
     origin = f"{repository}@{fixed[:12]}" if fixed else repository
-    return Files(name, config.parent, origin, _licence(config.parent / _CARD))
+    return Files(name, config.parent, origin, _licence(config.parent / _CARD, repository))
 
 
 def read_config(files: Files) -> Any:
@@ -98,6 +100,16 @@ def read_config(files: Files) -> Any:
 
 def read_preprocessing(files: Files, size: Size | None) -> Preprocessing:
     """What its image processor does, as data. ``size`` scales the resize before a crop along with the crop."""
+    return _as_data(read_processor(files), files.name, size)
+
+
+def takes_bgr(processor: Any) -> bool:
+    """Whether a transformers image processor turns RGB around before its network sees it."""
+    return bool(getattr(processor, "do_flip_channel_order", False))
+
+
+def read_processor(files: Files) -> Any:
+    """The transformers image processor, the slow one, which others are measured by. Raises ``BadRequest``."""
     from transformers import AutoImageProcessor
 
     if not (files.folder / _PROCESSOR).is_file():
@@ -111,12 +123,11 @@ def read_preprocessing(files: Files, size: Size | None) -> Preprocessing:
             f"The image processor of '{files.name}' is Python code of its own, which vitexport does not run."
         )
     try:
-        processor = AutoImageProcessor.from_pretrained(
+        return AutoImageProcessor.from_pretrained(
             files.folder, use_fast=False, trust_remote_code=False, local_files_only=True
         )
     except (ValueError, OSError, KeyError) as error:
         raise BadRequest(f"transformers does not know the image processor of '{files.name}' ({error}).") from error
-    return _as_data(processor, files.name, size)
 
 
 def native_size(config: Any) -> Size | None:
@@ -133,6 +144,8 @@ def size_step(config: Any) -> tuple[int, str]:
         patch = vision.tubelet_size[1]
     if config.model_type == "segformer":
         return math.prod(config.strides), "total stride"
+    if config.model_type == "mobilevit":  # its patches lie on the smallest grid; on another it resamples back and forth
+        return config.output_stride * config.patch_size, "total stride"
     if hasattr(vision, "window_size") and hasattr(vision, "depths"):  # Swin halves its grid between stages
         return max(_pair(patch)) * 2 ** (len(vision.depths) - 1), "total stride"
     # A list is one patch size per stage: those architectures pad, or check for themselves.
@@ -154,7 +167,7 @@ def _as_data(processor: Any, name: str, size: Size | None) -> Preprocessing:
         and processor.do_rescale
         and (hasattr(processor, "offset") or abs(processor.rescale_factor * 255 - 1) < 1e-9)
         and int(processor.resample) in _INTERPOLATIONS
-        and not getattr(processor, "do_flip_channel_order", False)
+        and not (takes_bgr(processor) and getattr(processor, "do_normalize", False))
     )
     if not expressible or resize is None:
         raise BadRequest(
@@ -185,7 +198,7 @@ def _as_data(processor: Any, name: str, size: Size | None) -> Preprocessing:
 def _normalisation(processor: Any) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Mean and std of pixels in 0..1."""
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    if processor.do_normalize:
+    if getattr(processor, "do_normalize", False):  # MobileViT's has no such step
         mean, std = _triple(processor.image_mean), _triple(processor.image_std)
     if not hasattr(processor, "offset"):
         return mean, std
@@ -219,9 +232,9 @@ def _json(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _licence(card: Path) -> str:
+def _licence(card: Path, repository: str = "") -> str:
     found = _LICENCE.match(card.read_text(encoding="utf-8", errors="replace")) if card.is_file() else None
-    return licences.spdx(found[1]) if found else licences.UNKNOWN
+    return licences.of_repository(repository, found[1] if found else None)
 
 
 def _fetch_if_there(repository: str, filename: str, revision: str | None) -> Path | None:

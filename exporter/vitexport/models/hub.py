@@ -12,6 +12,7 @@ from typing import Any
 from vitexport.contract import Clip, ExportRequest, Meaning, Preprocessing, Size, Task
 from vitexport.errors import BadRequest, MissingToolchain
 from vitexport.models import hub_presets, licences, lively, sizes, video, weights
+from vitexport.models.channel_order import take_rgb
 from vitexport.models.network import Network
 from vitexport.posembed import Fitted, in_transformers, in_video
 
@@ -30,8 +31,12 @@ class _Kind:
     meaning: Meaning
 
 
+#: What Optimum calls a task of some architectures: MobileViT's DeepLab is for ``image-segmentation``.
+_ALSO: dict[Task, str] = {"segment": "image-segmentation"}
+
 #: SegFormer's and most semantic segmenters' logits come at a quarter of the input's size. They are exported as they
-#: are: upsampling belongs to whoever draws them, and costs a full-size tensor per class (150 for ADE20K).
+#: are: upsampling belongs to whoever draws them, and costs a full-size tensor per class (150 for ADE20K). So does the
+#: softmax that makes a mask of one class: a shader that reads each score once is the cheapest way, see README.md.
 _KINDS: dict[Task, _Kind] = {
     "classify": _Kind("image-classification", "ForImageClassification", "logits", "logits"),
     "segment": _Kind("semantic-segmentation", "ForSemanticSegmentation", "logits", "segmentation"),
@@ -41,6 +46,13 @@ _VIDEO_KINDS: dict[Task, _Kind] = {
     "classify": _Kind("video-classification", "ForVideoClassification", "logits", "logits"),
     "features": _KINDS["features"],
 }
+
+
+#: Said where a segmenter's image processor cuts a picture's edges off: what is not seen has no mask.
+_WHOLE = (
+    "'{model}' was evaluated on centre crops. Its mask has to cover the whole picture, so that pictures are squashed "
+    "to its size instead."
+)
 
 
 class Hub:
@@ -61,22 +73,31 @@ class Hub:
         kind = _kinds(config)[task]
         clip = video.clip(config, request)
         if clip is None:
-            _check_known(request.model, config, kind)
+            _check_known(request.model, config, kind, _ALSO.get(task))
         own = checkpoint.read_preprocessing(files, None).size
         size, notes = sizes.settle(request, request.size or own, *checkpoint.size_step(config))
         # Weights first, at the size they belong to: rungs of a ladder share all but positions.
         module = _module(request, files, config, kind)
         origin, licence = files.origin, files.licence
+        labels = tuple(config.id2label[i] for i in sorted(config.id2label)) if task != "features" else ()
         if request.weights == weights.RANDOM:
-            lively.enliven_on_photos(module, _at_home(files, config), request.seed)
+            home = _at_home(files, config)
+            lively.enliven_on_photos(module, home, request.seed)
+            if task == "segment":
+                lively.show_people(module, home, labels)
             origin, licence = f"random (seed {request.seed})", licences.RANDOM
         elif request.weights != weights.PRETRAINED:
             origin, licence = Path(request.weights).name, licences.UNKNOWN
+        if request.weights != weights.RANDOM and checkpoint.takes_bgr(checkpoint.read_processor(files)):
+            take_rgb(module, request.model)
         fitted = fit(module, size, clip, request)
-        labels = tuple(config.id2label[i] for i in sorted(config.id2label)) if task != "features" else ()
+        preprocessing = replace(checkpoint.read_preprocessing(files, size), clip=clip)
+        if task == "segment" and preprocessing.resize is not None:
+            preprocessing = replace(preprocessing, fit="squash", resize=None)
+            notes = (*notes, _WHOLE.format(model=request.model))
         return Network(
             module=module,
-            preprocessing=replace(checkpoint.read_preprocessing(files, size), clip=clip),
+            preprocessing=preprocessing,
             task=task,
             output_name=kind.output_name,
             meaning=kind.meaning,
@@ -158,7 +179,7 @@ def _task(request: ExportRequest, config: Any) -> Task:
     return request.task
 
 
-def _check_known(model: str, config: Any, kind: _Kind) -> None:
+def _check_known(model: str, config: Any, kind: _Kind, also: str | None) -> None:
     from optimum.exporters.tasks import TasksManager
 
     try:
@@ -168,7 +189,7 @@ def _check_known(model: str, config: Any, kind: _Kind) -> None:
             f"'{model}' is of type '{config.model_type}', which Optimum does not export. For a timm checkpoint name "
             "the timm model itself; for anything else, write a factory (path/to/file.py:factory)."
         ) from error
-    if kind.pipeline not in known:
+    if kind.pipeline not in known and also not in known:
         raise BadRequest(
             f"Optimum does not export '{config.model_type}' for {kind.pipeline}. It knows: {', '.join(sorted(known))}."
         )

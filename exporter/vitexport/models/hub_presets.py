@@ -40,5 +40,15 @@ PRESETS = dict(
             "google/vivit-b-16x2-kinetics400",
             "ViViT-B/16x2, 32 frames, 400 actions; MIT; 3,137 tokens",
         ),
+        _preset(
+            "segformer_b0",
+            "nvidia/segformer-b0-finetuned-ade-512-512",
+            "SegFormer-B0 512, 150 classes of ADE20K, logits at a quarter; NVIDIA's licence: non-commercial",
+        ),
+        _preset(
+            "mobilevit_deeplab_xxs",
+            "apple/deeplabv3-mobilevit-xx-small",
+            "MobileViT-XXS and DeepLabV3 512, 21 classes of VOC, logits at a sixteenth; Apple's sample code licence",
+        ),
     )
 )

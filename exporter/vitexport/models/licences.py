@@ -1,4 +1,4 @@
-"""Licence names as the hubs write them -> SPDX identifiers."""
+"""Licence names as the hubs write them -> SPDX identifiers, or the name by which the publisher calls its own."""
 
 from __future__ import annotations
 
@@ -20,6 +20,21 @@ _SPDX = (
     "OpenRAIL",
 )
 _BY_LOWER = {name.lower(): name for name in _SPDX}
+
+#: What a model card means by ``other``, by how its repository's name begins: its text links the licence itself.
+_OTHER = {
+    "nvidia/segformer-": "NVIDIA Source Code License for SegFormer (non-commercial)",
+    "nvidia/mit-": "NVIDIA Source Code License for SegFormer (non-commercial)",
+    "apple/deeplabv3-mobilevit-": "Apple Sample Code License (apple/ml-cvnets)",
+    "apple/mobilevit-": "Apple Sample Code License (apple/ml-cvnets)",
+}
+
+
+def of_repository(repository: str, name: str | None) -> str:
+    """What a card of the hub's ``repository`` calls its licence."""
+    if name == "other":
+        return next((own for start, own in _OTHER.items() if repository.startswith(start)), name)
+    return spdx(name)
 
 
 def spdx(name: str | None) -> str:

@@ -13,6 +13,7 @@ attention kernels show their faults on large logits.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,6 +27,17 @@ if TYPE_CHECKING:
 #: A GPU that also accumulates in fp16 needs a margin below the 8e-3 at which fp16 passes.
 ATTENTION_GAIN = 1.25
 
+#: Of BatchNorms, whose networks are deep, convolutional and, at random, chaotic: each BatchNorm and ReLU magnify what
+#: was rounded before them by pi / (pi - 1) = 1.47 in power (Yang et al. 2019, "A Mean Field Theory of Batch
+#: Normalization", arXiv:1902.08129). Small gammas leave SiLU and Hardswish nearly linear, offsets keep more of a ReLU's
+#: inputs on its rising side, and with a floor under the variance, that of a rescaled projection, no weak channel is
+#: magnified.
+#: Measured on LR-ASPP and MobileViT-DeepLab at 128 pixels with float16 between layers, worst photo: 38 and 43 dB; with
+#: the gammas of other norms, no offset and no floor 29 and 35.
+BATCH_NORM_GAMMAS = (0.15, 0.25)
+BATCH_NORM_OFFSET = 0.1
+BATCH_NORM_LEAST_VARIANCE = 1.0
+
 _QUERY_KEY = frozenset({"q", "k", "query", "key", "q_proj", "k_proj", "query_proj", "key_proj"})
 
 #: Below this standard deviation a layer is dead on these photos, and scaling it up would amplify rounding errors.
@@ -34,6 +46,11 @@ _DEAD = 1e-4
 
 def enliven_on_photos(module: torch.nn.Module, preprocessing: Preprocessing, seed: int) -> None:
     """:func:`enliven` on the built-in photos: the weights depend on the seed alone, not on ``--images``."""
+    enliven(module, _on_photos(preprocessing), seed)
+
+
+def _on_photos(preprocessing: Preprocessing) -> torch.Tensor:
+    """The built-in photos, or a pan over each, as one float32 batch."""
     import numpy as np
     import torch
 
@@ -41,8 +58,40 @@ def enliven_on_photos(module: torch.nn.Module, preprocessing: Preprocessing, see
     from vitexport.preprocess import preprocess
 
     probes = photos.as_inputs(photos.probes(None), preprocessing)
-    batch = [preprocess(p.image, preprocessing) for p in probes if p.kind == "photo"]
-    enliven(module, torch.from_numpy(np.concatenate(batch)), seed)
+    return torch.from_numpy(np.concatenate([preprocess(p.image, preprocessing) for p in probes if p.kind == "photo"]))
+
+
+def show_people(module: torch.nn.Module, preprocessing: Preprocessing, labels: Sequence[str]) -> None:
+    """Let a segmenter see people, class ``person`` of ``labels``, in half of all the built-in photos' pixels, in place.
+
+    Among 150 random classes one is the most probable next to nowhere, and masks of nobody agree whatever computes them.
+    The bias of the last layer that scores the classes is what decides it. Without such a class, or such a layer,
+    nothing is done.
+    """
+    import torch
+
+    from vitexport.capture import first_tensor, person_channel
+
+    person, scorers = person_channel(labels), []
+    if person is None:
+        return
+    hooks = [
+        layer.register_forward_hook(lambda layer, _inputs, _output: scorers.append(layer))
+        for layer in module.modules()
+        if _is_projection(layer) and layer.bias is not None and len(layer.bias) == len(labels)
+    ]
+    try:
+        with torch.no_grad():
+            scores = first_tensor(module(_on_photos(preprocessing)))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not scorers:
+        return
+    others = torch.cat((scores[:, :person], scores[:, person + 1 :]), 1)
+    behind = (others.logsumexp(1) - scores[:, person]).median()
+    with torch.no_grad():
+        scorers[-1].bias[person] += _rounded(behind)
 
 
 def enliven(module: torch.nn.Module, batch: torch.Tensor, seed: int) -> None:
@@ -73,9 +122,9 @@ def _draw(owner: torch.nn.Module, name: str, parameter: torch.Tensor, generator:
         else:
             parameter.normal_(0.0, 0.05, generator=generator)
     elif parameter.ndim == 1 and "bias" not in own_name and "beta" not in own_name:
-        parameter.uniform_(0.3, 0.8, generator=generator)
+        parameter.uniform_(*(BATCH_NORM_GAMMAS if _is_batch_norm(owner) else (0.3, 0.8)), generator=generator)
     elif parameter.ndim == 1:
-        parameter.normal_(0.0, 0.05, generator=generator)
+        parameter.normal_(BATCH_NORM_OFFSET if _is_batch_norm(owner) else 0.0, 0.05, generator=generator)
     else:  # class, register, mask and position tokens; tables of relative position biases
         parameter.normal_(0.0, 0.5, generator=generator)
 
@@ -139,7 +188,7 @@ def _calibrate(layer: Any, inputs: tuple[torch.Tensor, ...]) -> None:
     others = [axis for axis in range(inputs[0].ndim) if axis != 1]
     if layer.running_mean is not None:
         layer.running_mean.copy_(_rounded(inputs[0].mean(others)))
-        layer.running_var.copy_(_rounded(inputs[0].var(others)).clamp_min(1 / 64))
+        layer.running_var.copy_(_rounded(inputs[0].var(others)).clamp_min(BATCH_NORM_LEAST_VARIANCE))
 
 
 def _coarse(value: float) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from vitexport.contract import Meaning, Preprocessing, Task
+from vitexport.contract import Meaning, Preprocessing, Scores, Task
 
 if TYPE_CHECKING:
     import torch
@@ -39,3 +39,5 @@ class Network:
     """The paper, library or file that the rule comes from."""
     notes: tuple[str, ...] = ()
     """What was done otherwise than asked, for the user to read."""
+    scores: Scores | None = None
+    """None: by its meaning. A mask holds probabilities, logits and a segmentation hold logits."""

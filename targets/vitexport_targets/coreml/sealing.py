@@ -67,7 +67,8 @@ _MEANINGS = {
 
 def _about(output: OutputSpec) -> str:
     labels = f"; classes: {', '.join(output.labels)}" if 0 < len(output.labels) <= 25 else ""
-    return f"{_MEANINGS[output.meaning]}{labels}"
+    person = "" if output.person is None or output.meaning == "mask" else f"; people: channel {output.person}"
+    return f"{_MEANINGS[output.meaning]}{labels}{person}"
 
 
 def _renamed(manifest: dict[str, Any]) -> str:

@@ -34,12 +34,11 @@ export function drawReading(reading, photo, region) {
   switch (reading.meaning) {
     case 'logits':
       return [bars(reading.top.map(({ label, probability }) => ({ label, share: probability })))];
-    case 'mask': {
-      const mask = maskLayer(reading, photo, region);
-      return [figure(blurredBackground(photo, mask), 'Background blurred by the mask'), figure(onBlack(mask), 'The mask')];
-    }
+    case 'mask':
+      return maskFigures(reading, photo, region);
     case 'segmentation':
       return [
+        ...(reading.person ? maskFigures(reading.person, photo, region) : []),
         figure(overlay(reading, photo, region), 'Classes over the picture'),
         bars(reading.shares.slice(0, 8).map(({ index, label, share }) => ({ label, share, colour: hue(index) }))),
       ];
@@ -47,6 +46,16 @@ export function drawReading(reading, photo, region) {
       return [paragraph(`${reading.dims.join(' × ')} features: norm ${reading.norm.toPrecision(4)}, mean ` +
         `${reading.mean.toPrecision(3)}, standard deviation ${reading.deviation.toPrecision(3)}.`)];
   }
+}
+
+/**
+ * @param {{height: number, width: number, mask: Float32Array}} reading
+ * @param {HTMLCanvasElement} photo
+ * @param {Region} region
+ */
+function maskFigures(reading, photo, region) {
+  const mask = maskLayer(reading, photo, region);
+  return [figure(blurredBackground(photo, mask), 'Background blurred by the mask'), figure(onBlack(mask), 'The mask')];
 }
 
 /** @param {number} index */

@@ -75,6 +75,8 @@ export interface OutputSpec {
   meaning: 'features' | 'logits' | 'mask' | 'segmentation';
   shape: number[];
   labels: string[];
+  scores: ('logits' | 'probabilities') | null;
+  person: number | null;
 }
 /**
  * One precision of the model, as stored. `files[0]` is what a runtime opens; the rest are its weight shards.

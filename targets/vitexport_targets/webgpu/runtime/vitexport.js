@@ -15,8 +15,9 @@ import { BundleError, UnavailableError, sentence } from './vitexport/errors.js';
 import { canVerify, fetchManifest, fetchVerified } from './vitexport/files.js';
 import { Model } from './vitexport/model.js';
 import { buildFor, exclusively, loadOrt } from './vitexport/ort.js';
+import { personMask } from './vitexport/readout.js';
 
-export { BundleError, UnavailableError };
+export { BundleError, UnavailableError, personMask };
 
 /** @typedef {import('./manifest').Manifest} Manifest */
 /** @typedef {import('./manifest').Variant} Variant */

@@ -6,9 +6,10 @@
 /** @typedef {{meaning: 'logits', top: Guess[]}} Logits */
 /** @typedef {{meaning: 'mask', height: number, width: number, mask: Float32Array}} Mask Probability of foreground, 0..1. */
 /**
- * Class index of every pixel, and the share of the picture that each class present covers, largest first.
+ * Class index of every pixel, and the share of the picture that each class present covers, largest first; the mask of
+ * people where a class is theirs.
  * @typedef {{meaning: 'segmentation', height: number, width: number, classes: Uint16Array,
- *   shares: {index: number, label: string, share: number}[]}} Segmentation
+ *   shares: {index: number, label: string, share: number}[], person: Mask | null}} Segmentation
  */
 /** @typedef {{meaning: 'features', dims: readonly number[], norm: number, mean: number, deviation: number}} Features */
 /** @typedef {Logits | Mask | Segmentation | Features} Reading */
@@ -27,7 +28,7 @@ export function read(spec, output) {
     case 'mask':
       return { meaning: 'mask', ...plane(output), mask: output.data };
     case 'segmentation':
-      return readSegmentation(output, spec.labels);
+      return { ...readSegmentation(output, spec.labels), person: personMask(spec, output) };
     case 'features':
       return readFeatures(output);
   }
@@ -63,9 +64,40 @@ function readLogits({ data }, labels) {
 }
 
 /**
+ * The probability that a pixel shows a person, by what the manifest says of an output, whichever network it is of: the
+ * rule of `vitexport.parity.person_mask`. `person` is the channel. `probabilities` are read as they are; `logits` take
+ * a softmax over the channels, a lone one a sigmoid.
+ * @param {OutputSpec} spec
+ * @param {Output} output (1, channels, height, width)
+ * @returns {Mask | null} null where no channel tells of people
+ */
+export function personMask({ person, scores }, output) {
+  if (person === null) return null;
+  const { height, width } = plane(output);
+  const area = height * width;
+  const channels = output.dims[1] ?? 1;
+  const { data } = output;
+  const own = data.subarray(person * area, (person + 1) * area);
+  if (scores === 'probabilities') return { meaning: 'mask', height, width, mask: own };
+  if (channels === 1) return { meaning: 'mask', height, width, mask: own.map((x) => 1 / (1 + Math.exp(-x))) };
+  const largest = data.slice(0, area);
+  const total = new Float32Array(area);
+  for (let c = 1; c < channels; c++) {
+    for (let i = 0; i < area; i++) largest[i] = Math.max(largest[i] ?? NaN, data[c * area + i] ?? NaN);
+  }
+  for (let c = 0; c < channels; c++) {
+    for (let i = 0; i < area; i++) {
+      total[i] = (total[i] ?? NaN) + Math.exp((data[c * area + i] ?? NaN) - (largest[i] ?? NaN));
+    }
+  }
+  const mask = own.map((x, i) => Math.exp(x - (largest[i] ?? NaN)) / (total[i] ?? NaN));
+  return { meaning: 'mask', height, width, mask };
+}
+
+/**
  * @param {Output} output (1, classes, height, width)
  * @param {readonly string[]} labels
- * @returns {Segmentation}
+ * @returns {Omit<Segmentation, 'person'>}
  */
 function readSegmentation(output, labels) {
   const { height, width } = plane(output);
