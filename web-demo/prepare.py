@@ -1,0 +1,103 @@
+"""Make what the demo page is served with: bundles by ``vitexport``, their list, the runtime they share, a sample photo.
+
+    python web-demo/prepare.py [--model NAME]... [--out web-demo/public]
+
+The page knows no model but those in ``models/models.json``, and of each only what its manifest says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from PIL import Image
+
+from vitexport import photos
+from vitexport.contract import Manifest, WebRuntime
+from vitexport.manifest import MANIFEST_NAME, encode, read_bundle
+from vitexport_targets.webgpu import ort_web
+
+PUBLIC = Path(__file__).parent / "public"
+
+#: In the order the page offers them; the first is what it opens with. Each with what its export needs beside its name.
+MODELS: dict[str, tuple[str, ...]] = {
+    "selfie": (),
+    "selfie_landscape": (),
+    "vit_tiny_seg": ("--weights", "random"),
+}
+
+#: Where the shared runtime lies, seen from the list.
+RUNTIME = "runtime"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", action="append", choices=MODELS, help="only this one; repeatable (default: all)")
+    parser.add_argument("--out", type=Path, default=PUBLIC, help="the page's public folder (default: beside this file)")
+    asked = parser.parse_args()
+    models = asked.out / "models"
+    for name in asked.model or MODELS:
+        export(name, models / name)
+    publish(models, asked.model or list(MODELS))
+    write_sample(asked.out / "sample")
+
+
+def export(name: str, into: Path) -> None:
+    """``into`` becomes the proven web bundle of ``name``, without a runtime of its own."""
+    with tempfile.TemporaryDirectory() as made:
+        command = ["-m", "vitexport", "--model", name, "--target", "webgpu", "--runtime", "none", "--out", f"{made}/it"]
+        subprocess.run([sys.executable, *command, *MODELS[name]], check=True)
+        shutil.rmtree(into, ignore_errors=True)
+        shutil.copytree(Path(made) / "it" / "webgpu", into)
+
+
+def publish(models: Path, names: list[str]) -> None:
+    """The list of the bundles ``models/<name>``, written beside them, and the runtime that all of them share."""
+    shutil.rmtree(models / RUNTIME, ignore_errors=True)
+    runtime = ort_web.copy_into(models / RUNTIME, RUNTIME)
+    (models / "models.json").write_bytes(listing(models, names, runtime))
+
+
+def listing(models: Path, names: list[str], runtime: WebRuntime) -> bytes:
+    """``models.json``: a :class:`~vitexport.contract.WebRuntime` and, of each bundle, what one chooses it by."""
+    entries = [_entry(models / name, f"{name}/") for name in names]
+    return encode({"schema_version": 1, "runtime": msgspec.to_builtins(runtime), "models": entries})
+
+
+def _entry(folder: Path, address: str) -> dict[str, Any]:
+    manifest: Manifest = read_bundle(folder).manifest
+    size = {file.path: file.bytes for file in manifest.files}
+    return {
+        "id": manifest.model,
+        "bundle": address,
+        # The address of a file stays when its content changes: what is kept offline is told apart by this.
+        "manifest_sha256": hashlib.sha256((folder / MANIFEST_NAME).read_bytes()).hexdigest(),
+        "licence": manifest.provenance.licence,
+        "origin": manifest.provenance.origin,
+        "sizes": [msgspec.to_builtins(rung.preprocessing.size) for rung in manifest.rungs],
+        "precisions": [
+            {"name": variant.precision, "bytes": sum(size[path] for path in variant.files)}
+            for variant in manifest.rungs[0].variants
+        ],
+    }
+
+
+def write_sample(folder: Path) -> None:
+    """NASA's portrait of Eileen Collins, which is in the public domain, as ``photo.webp`` with its credit."""
+    folder.mkdir(parents=True, exist_ok=True)
+    portrait = photos.probes(None)[0]
+    Image.fromarray(portrait.image).save(folder / "photo.webp", quality=88, method=6)
+    credit = "Eileen Collins, NASA (public domain)"
+    (folder / "photo.json").write_text(json.dumps({"credit": credit}, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

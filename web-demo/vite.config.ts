@@ -1,0 +1,33 @@
+import { join } from 'node:path';
+import { defineConfig } from 'vite';
+import { budget } from './bundling/budget';
+import { hosting } from './bundling/hosting';
+import { offline } from './bundling/offline';
+import { headers } from './bundling/policy';
+import { policyMeta } from './bundling/policyMeta';
+
+const runtime = join(import.meta.dirname, '..', 'targets', 'vitexport_targets', 'webgpu', 'runtime');
+const isolation = Object.fromEntries(Object.entries(headers).filter(([name]) => name.startsWith('Cross-Origin')));
+
+export default defineConfig({
+  // Any address below any host: nothing the page asks for begins with a slash.
+  base: './',
+  // One page; an address that is not there is a 404, and never the page.
+  appType: 'mpa',
+  resolve: {
+    alias: [
+      { find: /^vitexport$/, replacement: join(runtime, 'vitexport.js') },
+      { find: /^vitexport\//, replacement: `${runtime}/` },
+    ],
+  },
+  worker: { format: 'es' },
+  build: {
+    target: 'es2022',
+    // A fetched module is never inlined as data:, which the policy forbids.
+    assetsInlineLimit: 0,
+    modulePreload: { polyfill: false },
+  },
+  server: { headers: isolation, fs: { allow: ['..'] } },
+  preview: { headers },
+  plugins: [policyMeta(), offline(), hosting(), budget()],
+});
