@@ -216,6 +216,8 @@ export interface Report {
   stats: Stats | null;
   look: Look;
   deviceLosses: number;
+  /** Addresses that the worker fetched (`performance.getEntriesByType('resource')`): the page keeps them for offline. */
+  fetched: string[];
 }
 
 export interface BenchResult {
