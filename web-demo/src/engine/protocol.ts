@@ -98,6 +98,8 @@ export type Command =
        */
       runtime?: { builds: Record<string, { module: string; wasm: string[] }>; base: string };
     }
+  /** A fresh canvas (transferred), after `canvas-wanted`. */
+  | { type: 'canvas'; canvas: OffscreenCanvas }
   | { type: 'model'; model: ModelSource; wishes: Wishes }
   | { type: 'source'; source: Source }
   /** A frame of a `pushed` source, transferred. `timestampUs` as `VideoFrame.timestamp` has it. */
@@ -235,6 +237,11 @@ export type Notice =
   /** Twice a second while frames are shown. */
   | { type: 'stats'; stats: Stats; cold: ColdStart }
   | { type: 'trouble'; trouble: Trouble; steps: StepReason[] }
+  /**
+   * The step changed between WebGPU and a 2-D canvas, and a canvas cannot change its context: replace the element by a
+   * new one and send `canvas`. Nothing is drawn until then.
+   */
+  | { type: 'canvas-wanted' }
   /** The frame's size changed, hence the canvas's. */
   | { type: 'size'; size: Size }
   /** `track` (transferred) where the worker made it; null: the page uses its own generator. */

@@ -1,0 +1,40 @@
+// Guided filter, second half: the mean of the planes of all windows that a pixel is in; of the two ways to upsample,
+// guided and plain, the part that was asked for.
+
+const RADIUS = 4;
+const TILE = 8;
+const SIDE = TILE + 2 * RADIUS;
+
+struct Grid { height: u32, width: u32, /// 0: plain bilinear upsampling; 1: guided.
+  guidance: f32 }
+
+@group(0) @binding(0) var<uniform> grid: Grid;
+@group(0) @binding(1) var<storage, read> planes: array<vec4f>;
+@group(0) @binding(2) var<storage, read> steady: array<vec4f>;
+@group(0) @binding(3) var<storage, read_write> means: array<vec4f>;
+
+var<workgroup> tile: array<vec4f, SIDE * SIDE>;
+
+@compute @workgroup_size(TILE, TILE)
+fn main(@builtin(global_invocation_id) at: vec3u, @builtin(local_invocation_index) index: u32,
+        @builtin(workgroup_id) group: vec3u) {
+  let size = vec2i(i32(grid.width), i32(grid.height));
+  let corner = vec2i(group.xy) * TILE - RADIUS;
+  for (var i = i32(index); i < SIDE * SIDE; i += TILE * TILE) {
+    let from = corner + vec2i(i % SIDE, i / SIDE);
+    if (all(from >= vec2i(0)) && all(from < size)) { tile[i] = planes[from.y * size.x + from.x]; }
+  }
+  workgroupBarrier();
+
+  let here = vec2i(at.xy);
+  if (any(here >= size)) { return; }
+  let first = max(here - RADIUS, vec2i(0)) - corner;
+  let last = min(here + RADIUS, size - 1) - corner;
+  var sum = vec4f(0);
+  for (var y = first.y; y <= last.y; y++) {
+    for (var x = first.x; x <= last.x; x++) { sum += tile[y * SIDE + x]; }
+  }
+  let i = here.y * size.x + here.x;
+  let guided = sum / f32((last.x - first.x + 1) * (last.y - first.y + 1));
+  means[i] = mix(vec4f(0, 0, 0, steady[i].a), guided, grid.guidance);
+}
