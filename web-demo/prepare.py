@@ -22,6 +22,7 @@ from PIL import Image
 
 from vitexport import photos
 from vitexport.contract import Manifest, WebRuntime
+from vitexport.errors import ParityFailed
 from vitexport.manifest import MANIFEST_NAME, encode, read_bundle
 from vitexport_targets.webgpu import ort_web
 
@@ -44,19 +45,26 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=PUBLIC, help="the page's public folder (default: beside this file)")
     asked = parser.parse_args()
     models = asked.out / "models"
-    for name in asked.model or MODELS:
-        export(name, models / name)
-    publish(models, asked.model or list(MODELS))
+    proven = [name for name in asked.model or MODELS if export(name, models / name)]
+    if not proven:
+        sys.exit("No model passed its proof: there is nothing that the page could be built with.")
+    publish(models, proven)
     write_sample(asked.out / "sample")
 
 
-def export(name: str, into: Path) -> None:
-    """``into`` becomes the proven web bundle of ``name``, without a runtime of its own."""
+def export(name: str, into: Path) -> bool:
+    """``into`` becomes the web bundle of ``name``, without a runtime of its own; False where it fails its proof."""
+    shutil.rmtree(into, ignore_errors=True)
     with tempfile.TemporaryDirectory() as made:
         command = ["-m", "vitexport", "--model", name, "--target", "webgpu", "--runtime", "none", "--out", f"{made}/it"]
-        subprocess.run([sys.executable, *command, *MODELS[name]], check=True)
-        shutil.rmtree(into, ignore_errors=True)
+        code = subprocess.run([sys.executable, *command, *MODELS[name]], check=False).returncode
+        if code == ParityFailed.exit_code:
+            print(f"The page will not offer '{name}': it failed its proof on this machine.", file=sys.stderr)
+            return False
+        if code != 0:
+            sys.exit(code)  # vitexport has said why
         shutil.copytree(Path(made) / "it" / "webgpu", into)
+    return True
 
 
 def publish(models: Path, names: list[str]) -> None:

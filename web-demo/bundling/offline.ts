@@ -1,4 +1,4 @@
-/** The service worker, with the build's own files written into it: src/offline.js says what it does. */
+/** The service worker, with the build's own files written into it: offline/offline.js says what it does. */
 
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
@@ -7,7 +7,7 @@ import type { Plugin } from 'vite';
 import { filesIn } from './files';
 import { readList } from './list';
 
-const SOURCE = join(import.meta.dirname, '..', 'src', 'offline.js');
+const SOURCE = join(import.meta.dirname, '..', 'offline', 'offline.js');
 
 /** Emits `offline.js` beside `index.html`: a service worker sees what lies below it, and nothing else. */
 export function offline(): Plugin {
@@ -34,8 +34,8 @@ export function offline(): Plugin {
           models: `models-${createHash('sha256').update(JSON.stringify(list)).digest('hex').slice(0, 16)}`,
         };
         const source = readFileSync(SOURCE, 'utf8')
-          .replace("'__CACHES__'", JSON.stringify(names))
-          .replace("'__SHELL__'", JSON.stringify(shell));
+          .replace('__CACHES__', JSON.stringify(names))
+          .replace('__SHELL__', JSON.stringify(shell));
         this.emitFile({ type: 'asset', fileName: 'offline.js', source });
       },
     },

@@ -1,0 +1,62 @@
+/** The engine's worker as the page sees it: commands in, notices out, and a canvas that it draws on. */
+
+import type { Command, Look, Notice } from '../engine/protocol';
+
+export type Notices = { [T in Notice['type']]?: (notice: Extract<Notice, { type: T }>) => void };
+
+/** The runtime for bundles that carry none. */
+export type Runtime = NonNullable<Extract<Command, { type: 'start' }>['runtime']>;
+
+export class Engine {
+  readonly canvas: HTMLCanvasElement;
+  readonly #worker: Worker;
+  readonly #listeners: Notices[] = [];
+
+  /**
+   * Starts a worker of its own; the canvas cannot outlive it.
+   * `onCrash` is called with what it died of, where it dies.
+   */
+  constructor(look: Look, runtime: Runtime, onCrash: (reason: string) => void) {
+    this.canvas = document.createElement('canvas');
+    this.canvas.setAttribute('role', 'img');
+    this.#worker = new Worker(new URL('../engine/worker.ts', import.meta.url), { type: 'module', name: 'engine' });
+    this.#worker.addEventListener('error', (event) => onCrash(event.message || 'its file could not be loaded'));
+    this.#worker.addEventListener('messageerror', () => onCrash('it sent what this browser cannot read'));
+    this.#worker.addEventListener('message', ({ data }: MessageEvent<Notice>) => this.#tell(data));
+    const canvas = this.canvas.transferControlToOffscreen();
+    this.send({ type: 'start', canvas, look, runtime }, [canvas]);
+  }
+
+  send(command: Command, transferred: Transferable[] = []): void {
+    this.#worker.postMessage(command, transferred);
+  }
+
+  listen(notices: Notices): void {
+    this.#listeners.push(notices);
+  }
+
+  /** The next notice of a type. */
+  next<T extends Notice['type']>(type: T): Promise<Extract<Notice, { type: T }>> {
+    return new Promise((resolve) => {
+      const once: Notices = {};
+      const listener = (notice: Extract<Notice, { type: T }>) => {
+        this.#listeners.splice(this.#listeners.indexOf(once), 1);
+        resolve(notice);
+      };
+      Object.assign(once, { [type]: listener });
+      this.#listeners.push(once);
+    });
+  }
+
+  /** Ends the worker, and takes the canvas off the page. */
+  end(): void {
+    this.#worker.terminate();
+    this.canvas.remove();
+  }
+
+  #tell(notice: Notice): void {
+    for (const listener of [...this.#listeners]) {
+      (listener[notice.type] as ((notice: Notice) => void) | undefined)?.(notice);
+    }
+  }
+}
