@@ -1,10 +1,10 @@
 import { join } from 'node:path';
 import { defineConfig } from 'vite';
-import { budget } from './bundling/budget';
-import { hosting } from './bundling/hosting';
-import { offline } from './bundling/offline';
-import { headers } from './bundling/policy';
-import { policyMeta } from './bundling/policyMeta';
+import { budget } from './bundling/budget.ts';
+import { hosting } from './bundling/hosting.ts';
+import { offline } from './bundling/offline.ts';
+import { headers } from './bundling/policy.ts';
+import { policyMeta } from './bundling/policyMeta.ts';
 
 const runtime = join(import.meta.dirname, '..', 'targets', 'vitexport_targets', 'webgpu', 'runtime');
 const isolation = Object.fromEntries(Object.entries(headers).filter(([name]) => name.startsWith('Cross-Origin')));

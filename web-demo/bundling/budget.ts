@@ -4,8 +4,9 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { brotliCompressSync, constants } from 'node:zlib';
 import type { Plugin } from 'vite';
-import { filesIn } from './files';
-import { readList } from './list';
+import type { Manifest } from 'vitexport/manifest';
+import { filesIn } from './files.ts';
+import { readList } from './list.ts';
 
 const MB = 1e6;
 
@@ -18,26 +19,25 @@ const LARGEST_FILE = 25 * 2 ** 20;
 /** What is asked for only when one chooses it, and so is no part of a first visit. */
 const LATER = /^(models|sample)\/|^_headers$|\.map$/;
 
-/**
- * Quality 9 of 11: what a host compresses ahead is at most this large, and 27 MB are done in seconds.
- * A file that was brotli's worst case would be sent as it is.
- */
+/** Quality 9 of 11 with the largest window: what a host compresses ahead is smaller, and 27 MB are done in seconds. */
 function compressed(file: string): number {
   const content = readFileSync(file);
-  const params = { [constants.BROTLI_PARAM_QUALITY]: 9, [constants.BROTLI_PARAM_SIZE_HINT]: content.length };
+  const params = { [constants.BROTLI_PARAM_QUALITY]: 9, [constants.BROTLI_PARAM_LGWIN]: constants.BROTLI_MAX_WINDOW_BITS };
   return Math.min(brotliCompressSync(content, { params }).length, content.length);
 }
 
-/** The largest variant of the default model that one visitor downloads. */
+/** What a visitor downloads of the default model: its manifest, the largest variant, and the exam that it must pass. */
 function defaultModel(folder: string): string[] {
-  const { models } = readList(folder);
-  const [first] = models;
+  const [first] = readList(folder).models;
   if (first === undefined) throw new Error('models.json lists no model. Run: make web-demo');
-  const manifest = `models/${first.bundle}manifest.json`;
-  const { rungs } = JSON.parse(readFileSync(join(folder, manifest), 'utf8')) as { rungs: { variants: { files: string[] }[] }[] };
-  const weigh = (files: string[]) => files.reduce((sum, file) => sum + readFileSync(join(folder, 'models', first.bundle, file)).length, 0);
-  const variants = (rungs[0]?.variants ?? []).map(({ files }) => files).sort((a, b) => weigh(b) - weigh(a));
-  return [manifest, ...(variants[0] ?? []).map((file) => `models/${first.bundle}${file}`)];
+  const bundle = `models/${first.bundle}`;
+  const manifest = JSON.parse(readFileSync(join(folder, bundle, 'manifest.json'), 'utf8')) as Manifest;
+  const [rung] = manifest.rungs;
+  const [exam] = rung?.golden ?? [];
+  if (rung === undefined || exam === undefined) throw new Error(`${bundle}manifest.json lists no size or no photo. Run: make web-demo`);
+  const bytes = (files: string[]) => manifest.files.reduce((sum, file) => sum + (files.includes(file.path) ? file.bytes : 0), 0);
+  const largest = rung.variants.map(({ files }) => files).reduce((a, b) => (bytes(b) > bytes(a) ? b : a));
+  return ['manifest.json', ...largest, exam.input, ...Object.values(exam.outputs)].map((file) => bundle + file);
 }
 
 /** Prints what the first visit costs; throws where it is over budget, or a file over the hosts' cap. */

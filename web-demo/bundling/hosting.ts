@@ -1,7 +1,7 @@
 /** `_headers`: what Cloudflare Pages and Netlify read, so that a deployment there sends what the local server sends. */
 
 import type { Plugin } from 'vite';
-import { headers } from './policy';
+import { headers } from './policy.ts';
 
 export function hosting(): Plugin {
   return {

@@ -4,8 +4,8 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Plugin } from 'vite';
-import { filesIn } from './files';
-import { readList } from './list';
+import { filesIn } from './files.ts';
+import { readList } from './list.ts';
 
 const SOURCE = join(import.meta.dirname, '..', 'offline', 'offline.js');
 

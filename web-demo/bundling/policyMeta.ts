@@ -1,7 +1,7 @@
 /** The content security policy inside the page: what a host that sends no headers is held to as well. */
 
 import type { Plugin } from 'vite';
-import { metaPolicy } from './policy';
+import { metaPolicy } from './policy.ts';
 
 /** Only of a build: vite's development server injects styles into the page, which the policy forbids. */
 export function policyMeta(): Plugin {

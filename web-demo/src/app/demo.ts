@@ -185,7 +185,7 @@ export class Demo {
         showLadder(steps);
         this.#onTrouble(trouble);
       },
-      size: ({ width, height }) => part('screen').style.setProperty('--aspect', String(width / height)),
+      size: ({ width, height }) => part('stage').style.setProperty('--aspect', String(width / height)),
       crash: (reason) =>
         showTrouble({
           what: 'The engine stopped.',

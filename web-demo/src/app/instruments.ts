@@ -60,7 +60,12 @@ export function showFigures(facts: ModelFacts | null, cold: ColdStart | null, st
       ['First frame', ms(cold.firstFrameMs)],
     );
   }
-  part('figures').replaceChildren(...rows.flatMap(([term, figure]) => [made('dt', term), made('dd', figure)]));
+  const cells = rows.map(([term, figure]) => {
+    const cell = made('div');
+    cell.append(made('dt', term), made('dd', figure));
+    return cell;
+  });
+  part('figures').replaceChildren(...cells);
   showStages(stats, facts);
 }
 

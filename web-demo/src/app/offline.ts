@@ -5,7 +5,7 @@ export async function keepOffline(onNewer: (takeOver: () => void) => void): Prom
   if (!import.meta.env.PROD || !('serviceWorker' in navigator)) return;
   // Where storage is forbidden the page works all the same, with a network.
   const registration = await navigator.serviceWorker.register('./offline.js').catch(() => null);
-  if (registration === null) return;
+  if (!registration) return;
   const offer = () => {
     const { waiting } = registration;
     if (waiting === null || navigator.serviceWorker.controller === null) return;
