@@ -2,7 +2,7 @@
 // float32, one plane a channel. The bytes themselves are kept: the mask's guide is made of them.
 
 struct Axis { count: u32, taps: u32, first: u32, lines: u32 }
-struct Normalisation { mean: vec3f, std: vec3f }
+struct Normalisation { mean: vec3f, deviation: vec3f }
 
 @group(0) @binding(0) var<uniform> axis: Axis;  // count: output rows; first: the row that `narrowed` starts with; lines: columns
 @group(0) @binding(1) var<storage, read> spans: array<vec2i>;
@@ -22,7 +22,7 @@ fn main(@builtin(global_invocation_id) at: vec3u) {
     sum += vec3i(vec3u(packed, packed >> 8, packed >> 16) & vec3u(255)) * weights[at.y * axis.taps + u32(k)];
   }
   let bytes = vec3u(clamp(sum >> vec3u(22), vec3i(0), vec3i(255)));
-  let value = (vec3f(bytes) / 255 - normalisation.mean) / normalisation.std;
+  let value = (vec3f(bytes) / 255 - normalisation.mean) / normalisation.deviation;
   let area = axis.count * axis.lines;
   let i = at.y * axis.lines + at.x;
   planes[i] = value.r;

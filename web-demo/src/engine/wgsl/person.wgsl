@@ -30,16 +30,16 @@ fn probability(i: u32) -> f32 {
 fn colour(at: vec2u) -> vec3f {
   let size = vec2u(output.width, output.height);
   let full = vec2u(output.guide_width, output.guide_height);
-  let from = at * full / size;
-  let to = max(from + 1, ((at + 1) * full + size - 1) / size);
+  let first = at * full / size;
+  let end = max(first + 1, ((at + 1) * full + size - 1) / size);
   var sum = vec3u(0);
-  for (var y = from.y; y < to.y; y++) {
-    for (var x = from.x; x < to.x; x++) {
+  for (var y = first.y; y < end.y; y++) {
+    for (var x = first.x; x < end.x; x++) {
       let packed = guide[y * full.x + x];
       sum += vec3u(packed, packed >> 8, packed >> 16) & vec3u(255);
     }
   }
-  let covered = (to - from).x * (to - from).y;
+  let covered = (end - first).x * (end - first).y;
   return vec3f(sum) / (255 * f32(covered));
 }
 

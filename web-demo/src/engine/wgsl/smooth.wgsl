@@ -21,8 +21,8 @@ fn main(@builtin(global_invocation_id) at: vec3u, @builtin(local_invocation_inde
   let size = vec2i(i32(grid.width), i32(grid.height));
   let corner = vec2i(group.xy) * TILE - RADIUS;
   for (var i = i32(index); i < SIDE * SIDE; i += TILE * TILE) {
-    let from = corner + vec2i(i % SIDE, i / SIDE);
-    if (all(from >= vec2i(0)) && all(from < size)) { tile[i] = planes[from.y * size.x + from.x]; }
+    let source = corner + vec2i(i % SIDE, i / SIDE);
+    if (all(source >= vec2i(0)) && all(source < size)) { tile[i] = planes[source.y * size.x + source.x]; }
   }
   workgroupBarrier();
 
