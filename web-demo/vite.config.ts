@@ -14,6 +14,8 @@ export default defineConfig({
   base: './',
   // One page; an address that is not there is a 404, and never the page.
   appType: 'mpa',
+  // Where prepare.py wrote, if not to its default.
+  publicDir: process.env.VITEXPORT_DEMO_PUBLIC ?? 'public',
   resolve: {
     alias: [
       { find: /^vitexport$/, replacement: join(runtime, 'vitexport.js') },

@@ -1,7 +1,7 @@
 /** What the first visit downloads, compressed as a host would, held to a budget: over it, the build fails. */
 
 import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { brotliCompressSync, constants } from 'node:zlib';
 import type { Plugin } from 'vite';
 import type { Manifest } from 'vitexport/manifest';
@@ -47,7 +47,7 @@ export function budget(): Plugin {
     name: 'first-visit-budget',
     apply: 'build',
     configResolved: (config) => {
-      folder = join(config.root, config.build.outDir);
+      folder = resolve(config.root, config.build.outDir);
     },
     closeBundle() {
       const files = filesIn(folder);
