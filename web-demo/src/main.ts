@@ -3,7 +3,7 @@ import { showTrouble } from './app/trouble';
 
 declare global {
   /** For pages that embed this one, and for people at the console: README.md says more. */
-  var backgroundBlur: Pick<Demo, 'track' | 'report'> | undefined;
+  var backgroundBlur: Pick<Demo, 'track' | 'report' | 'loseDevice'> | undefined;
 }
 
 try {

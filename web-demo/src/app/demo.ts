@@ -65,6 +65,11 @@ export class Demo {
 
   report = () => this.#session.report();
 
+  /** What a driver does that is reset: for whoever wants to see the page recover. */
+  loseDevice(): void {
+    this.#session.engine.send({ type: 'lose-device' });
+  }
+
   // ------------------------------------------------------------------------------------------------------- sources
 
   readonly #openCamera = (deviceId: string | null = null) =>

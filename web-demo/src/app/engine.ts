@@ -8,7 +8,7 @@ export type Notices = { [T in Notice['type']]?: (notice: Extract<Notice, { type:
 export type Runtime = NonNullable<Extract<Command, { type: 'start' }>['runtime']>;
 
 export class Engine {
-  readonly canvas: HTMLCanvasElement;
+  #canvas = document.createElement('canvas');
   readonly #worker: Worker;
   readonly #listeners: Notices[] = [];
 
@@ -17,14 +17,19 @@ export class Engine {
    * `onCrash` is called with what it died of, where it dies.
    */
   constructor(look: Look, runtime: Runtime, onCrash: (reason: string) => void) {
-    this.canvas = document.createElement('canvas');
-    this.canvas.setAttribute('role', 'img');
+    this.#canvas.setAttribute('role', 'img');
     this.#worker = new Worker(new URL('../engine/worker.ts', import.meta.url), { type: 'module', name: 'engine' });
     this.#worker.addEventListener('error', (event) => onCrash(event.message || 'its file could not be loaded'));
     this.#worker.addEventListener('messageerror', () => onCrash('it sent what this browser cannot read'));
     this.#worker.addEventListener('message', ({ data }: MessageEvent<Notice>) => this.#tell(data));
-    const canvas = this.canvas.transferControlToOffscreen();
+    this.listen({ 'canvas-wanted': () => this.#replaceCanvas() });
+    const canvas = this.#canvas.transferControlToOffscreen();
     this.send({ type: 'start', canvas, look, runtime }, [canvas]);
+  }
+
+  /** What is drawn on; another element after the engine has changed to another way of drawing. */
+  get canvas(): HTMLCanvasElement {
+    return this.#canvas;
   }
 
   send(command: Command, transferred: Transferable[] = []): void {
@@ -51,7 +56,16 @@ export class Engine {
   /** Ends the worker, and takes the canvas off the page. */
   end(): void {
     this.#worker.terminate();
-    this.canvas.remove();
+    this.#canvas.remove();
+  }
+
+  #replaceCanvas(): void {
+    const fresh = document.createElement('canvas');
+    for (const { name, value } of this.#canvas.attributes) fresh.setAttribute(name, value);
+    this.#canvas.replaceWith(fresh);
+    this.#canvas = fresh;
+    const canvas = fresh.transferControlToOffscreen();
+    this.send({ type: 'canvas', canvas }, [canvas]);
   }
 
   #tell(notice: Notice): void {

@@ -18,11 +18,10 @@ const bytes = (value: number) => (value < 1e6 ? `${Math.round(value / 1e3)} kB` 
 
 /** Each way to run with its reason, best first. */
 export function showLadder(steps: readonly StepReason[]): void {
-  const rows = steps.map(({ step, precision, chosen, reason, medianMs }) => {
+  const rows = steps.map(({ step, precision, chosen, reason }) => {
     const row = made('li', '', chosen ? 'chosen' : '');
     if (chosen) row.setAttribute('aria-current', 'true');
-    const measured = medianMs === null ? '' : ` (${ms(medianMs)})`;
-    row.append(made('strong', `${STEP_NAMES[step]}, ${precision}`), ` ${chosen ? '✓ ' : ''}${reason}${measured}`);
+    row.append(made('strong', precision === 'any' ? STEP_NAMES[step] : `${STEP_NAMES[step]}, ${precision}`), ` ${chosen ? '✓ ' : ''}${reason}`);
     return row;
   });
   part('ladder').replaceChildren(...rows);
@@ -31,7 +30,7 @@ export function showLadder(steps: readonly StepReason[]): void {
 /** One line below the picture. */
 export function paceOf(stats: Stats, facts: ModelFacts | null): string {
   const where = facts === null ? '' : ` · ${STEP_NAMES[facts.step]}`;
-  return `${stats.fps.toFixed(0)} fps${where}`;
+  return `${stats.fps.toFixed(stats.fps < 10 ? 1 : 0)} fps${where}`;
 }
 
 export function showFigures(facts: ModelFacts | null, cold: ColdStart | null, stats: Stats | null): void {
