@@ -42,8 +42,8 @@ MODELS = ("selfie", "tiny_mask")
 CLIP_SIZE = (320, 240)
 CLIP_FRAMES = 24
 
-#: Chromium asks nobody, and takes the clip for a camera: https://webrtc.org/getting-started/testing
-CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+#: A camera that plays the clip is added to it; whether a page may have it is the visitor's to say.
+CAMERA = "--use-fake-device-for-media-stream"
 
 
 def prepare() -> ModuleType:
@@ -147,6 +147,12 @@ def browser(*flags: str, gpu: bool = False) -> Iterator[Browser]:
             yield launched
         finally:
             launched.close()
+
+
+@contextmanager
+def with_camera(*, gpu: bool = False) -> Iterator[Browser]:
+    with browser(CAMERA, f"--use-file-for-fake-video-capture={clip()}", gpu=gpu) as launched:
+        yield launched
 
 
 @contextmanager

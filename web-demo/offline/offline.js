@@ -34,13 +34,18 @@ worker.addEventListener('message', (event) => {
   /** @type {{keep: string[]} | {takeOver: true}} */
   const asked = event.data;
   if ('takeOver' in asked) event.waitUntil(worker.skipWaiting());
-  else event.waitUntil(keep(asked.keep));
+  else event.waitUntil(keep(asked.keep).then(() => event.ports[0]?.postMessage('kept')));
 });
 
 worker.addEventListener('fetch', (event) => {
   const { method, url } = event.request;
   if (method === 'GET' && url.startsWith(worker.registration.scope)) event.respondWith(answer(event.request));
 });
+
+/*
+ * `ignoreVary`, wherever something is looked up: hosts answer `Vary: Origin`, and a module is asked for with an Origin
+ * while the cache was filled without one; the content is the same.
+ */
 
 /** Caches of this page alone: others on the same origin may have theirs. */
 async function forgetOthers() {
@@ -58,11 +63,11 @@ function mine(name) {
 /** @param {Request} request */
 async function answer(request) {
   const shell = await caches.open(mine(CACHES.shell));
-  const held = await shell.match(request, { ignoreSearch: request.mode === 'navigate' });
+  const held = await shell.match(request, { ignoreSearch: request.mode === 'navigate', ignoreVary: true });
   if (held !== undefined) return isolated(held);
   if (!chosen(request.url)) return fetch(request);
   const models = await caches.open(mine(CACHES.models));
-  const kept = await models.match(request);
+  const kept = await models.match(request, { ignoreVary: true });
   if (kept !== undefined) return kept;
   const fresh = await fetch(request);
   if (fresh.status === 200) await models.put(request, fresh.clone());
@@ -84,9 +89,13 @@ function chosen(url) {
 async function keep(urls) {
   const models = await caches.open(mine(CACHES.models));
   const shell = await caches.open(mine(CACHES.shell));
-  for (const url of urls.filter(chosen)) {
-    if ((await models.match(url)) === undefined && (await shell.match(url)) === undefined) await models.add(url);
-  }
+  const wanted = urls.filter((url) => url.startsWith(worker.registration.scope) && chosen(url));
+  await Promise.all(
+    wanted.map(async (url) => {
+      const held = (await models.match(url, { ignoreVary: true })) ?? (await shell.match(url, { ignoreVary: true }));
+      if (held === undefined) await models.add(url);
+    }),
+  );
 }
 
 /** @param {Response} response */

@@ -162,12 +162,10 @@ export class Demo {
 
   async #dropBundle(files: { path: string; file: File }[]): Promise<void> {
     try {
-      await this.#models.drop(files);
+      if (await this.#models.drop(files)) this.#useModel();
     } catch (error) {
       note(sentenceOf(error));
-      return;
     }
-    this.#useModel();
   }
 
   // -------------------------------------------------------------------------------------------------------- engine
@@ -249,7 +247,7 @@ export class Demo {
     if (this.#kept) return;
     this.#kept = true;
     const { fetched } = await this.#session.report();
-    await keepWhatWasFetched(fetched);
+    part('kept').hidden = !(await keepWhatWasFetched(fetched));
   }
 
   // ------------------------------------------------------------------------------------------------------ controls
@@ -329,8 +327,8 @@ export class Demo {
 
 const sentenceOf = (error: unknown) => (error instanceof Error ? error.message : String(error));
 
-/** More than four gain nothing on networks this small. */
-const threads = () => Math.min(4, navigator.hardwareConcurrency);
+/** Half of the cores, since threads that wait for one another stop the picture where all are busy; four are enough. */
+const threads = () => Math.max(1, Math.min(4, Math.floor(navigator.hardwareConcurrency / 2)));
 
 async function cameraIsAllowed(): Promise<boolean> {
   try {

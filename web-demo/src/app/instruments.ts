@@ -30,6 +30,7 @@ export function showLadder(steps: readonly StepReason[]): void {
 /** One line below the picture. */
 export function paceOf(stats: Stats, facts: ModelFacts | null): string {
   const where = facts === null ? '' : ` · ${STEP_NAMES[facts.step]}`;
+  if (stats.fps === 0) return ''; // after one frame there is no pace yet
   return `${stats.fps.toFixed(stats.fps < 10 ? 1 : 0)} fps${where}`;
 }
 

@@ -40,6 +40,7 @@ export class ModelChoice {
   readonly #select = select('model');
   readonly #listed = new Map<string, ListedModel>();
   #dropped: ChosenModel | null = null;
+  #drops = 0;
 
   constructor({ models }: ModelList, preferred: string | null, onChoice: () => void) {
     for (const model of models) {
@@ -72,17 +73,24 @@ export class ModelChoice {
     this.#show();
   }
 
-  /** Chooses files that were dropped: a bundle's, with its manifest. Raises an `Error` with a sentence. */
-  async drop(files: { path: string; file: Blob }[]): Promise<void> {
+  /**
+   * Chooses files that were dropped: a bundle's, with its manifest. False where others were dropped meanwhile. Raises an
+   * `Error` with a sentence.
+   */
+  async drop(files: { path: string; file: Blob }[]): Promise<boolean> {
+    this.#drops += 1;
+    const drop = this.#drops;
     const manifest = files.filter(({ path }) => /(^|\/)manifest\.json$/.test(path)).sort((a, b) => a.path.length - b.path.length)[0];
     if (manifest === undefined) throw new Error('There is no manifest.json in it: it is no bundle of vitexport. Choose the folder that it lies in.');
     const { name, licence, origin, precisions } = readManifest(await manifest.file.text());
+    if (drop !== this.#drops) return false;
     this.#dropped = { source: { from: 'files', files }, precisions };
     this.#select.querySelector('option[value=""]')?.remove();
     const option = new Option(`${name} (yours)`, '');
     this.#select.append(option);
     option.selected = true;
     this.#licence(licence, origin);
+    return true;
   }
 
   #show(): void {

@@ -18,10 +18,17 @@ export async function keepOffline(onNewer: (takeOver: () => void) => void): Prom
   registration.addEventListener('updatefound', () => registration.installing?.addEventListener('statechange', offer));
 }
 
-/** Keeps what this visit fetched before the service worker was there; `urls` are the worker's own. */
-export async function keepWhatWasFetched(urls: readonly string[]): Promise<void> {
-  if (!import.meta.env.PROD || !('serviceWorker' in navigator)) return;
+/**
+ * Keeps what this visit fetched before the service worker was there; `urls` are the engine's. Resolves with whether the
+ * next visit needs no network.
+ */
+export async function keepWhatWasFetched(urls: readonly string[]): Promise<boolean> {
+  if (!import.meta.env.PROD || !('serviceWorker' in navigator)) return false;
   const { active } = await navigator.serviceWorker.ready;
+  if (active === null) return false;
   const mine = performance.getEntriesByType('resource').map(({ name }) => name);
-  active?.postMessage({ keep: [...new Set([...mine, ...urls])] });
+  const { port1, port2 } = new MessageChannel();
+  const kept = new Promise<true>((resolve) => (port1.onmessage = () => resolve(true)));
+  active.postMessage({ keep: [...new Set([...mine, ...urls])] }, [port2]);
+  return kept;
 }
