@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Bytes = NDArray[np.uint8]
 
 QUIET, MOVED, SLACK = (0.012, 0.03), (0.02, 0.06), 0.05
-RADIUS, EPSILON = 4, 1e-3
+RADIUS, EPSILON, RESIDUAL = 2, 1e-4, 1e-3
 FAINT, WRAP = 0.001, (0.25, 0.75)
 SHRUNK_SIDE, WIDEST, REACH = 180, 0.05, 3
 TIME_CONSTANT_MS = 150
@@ -62,7 +62,7 @@ def keep(strength: float, since_ms: float) -> float:
 
 
 def planes(rgbp: Floats, guidance: float) -> Floats:
-    """The mean of the guided filter's planes around each pixel, (h, w, 4): a, b."""
+    """The weighted mean of the guided filter's planes around each pixel, (h, w, 4): a, b."""
     colours, p = rgbp[..., :3], rgbp[..., 3]
     mean, mean_p = _window(colours), _window(p)
     covariance = _window(colours * p[..., None]) - mean * mean_p[..., None]
@@ -70,7 +70,9 @@ def planes(rgbp: Floats, guidance: float) -> Floats:
     matrix = _window(products) - mean[..., :, None] * mean[..., None, :] + EPSILON * np.eye(3)
     a = np.linalg.solve(matrix, covariance[..., None])[..., 0]
     b = mean_p - (a * mean).sum(-1)
-    guided = _window(np.dstack([a, b]))
+    unexplained = _window(p * p) - mean_p**2 - (a * covariance).sum(-1)
+    weight = (1 / (unexplained.clip(0) + RESIDUAL))[..., None]
+    guided = _window(np.dstack([a, b]) * weight) / _window(weight)
     plain = np.dstack([np.zeros_like(colours), p])
     return plain * (1 - guidance) + guided * guidance
 

@@ -22,9 +22,9 @@ pytestmark = pytest.mark.browser
 
 PHOTOS = {probe.name: probe.image for probe in photos.probes(None)[:3]}
 
-#: Covariances are means of 81 float32 products, each rounded by 6e-8 of at most 1; the matrix they are divided by is at
-#: least EPSILON: 81 * 6e-8 / 1e-3, were all rounded alike. (They are not: it is 3e-4.)
-PLANES = 5e-3
+#: A matrix of variances (at most 0.75 in all, at least EPSILON) inverted by cofactors in float32: its condition number,
+#: 7,500, times 6e-8, times slopes of 5, times 4 for the steps of it.
+PLANES = 1e-2
 
 #: Half a step of 8 bits is what rounding takes; as much again is left to the float32, and half float, before it.
 STEP = 1 / 255

@@ -181,6 +181,6 @@ def test_300_frames_leave_nothing_behind(page: Page) -> None:
     # The first frames fill the rings of the last thirty figures.
     (first_live, first_heap), (last_live, last_heap) = after(80), after(300)
     assert last_live == first_live
-    # While code warms up, V8 itself adds 0.7 KB a frame for 700 frames, and then 0.03 KB. The smallest array of a frame,
-    # a mask of 32x24, has 3 KB.
+    # While code warms up, V8 itself adds 0.7 KB a frame for 700 frames, and then 0.03 KB. The smallest array of a
+    # frame, a mask of 32x24, has 3 KB.
     assert last_heap - first_heap < 300 * 1500

@@ -8,10 +8,12 @@ import { dispatch, type Dispatch, type Kernels } from './kernels';
 import { f32, packed, u32, type Memory } from './memory';
 
 /**
- * Of colours in 0..1: a window whose variance is below it is flat, and its mask stays as it is. Chosen on composites with
- * known alpha (tests/test_demo_edges.py): 1e-4 follows the background's texture, 1e-2 no edge.
+ * Of colours in 0..1: a window whose variance is below it is flat, and its mask stays as it is. Ten times what a webcam's
+ * noise has at the mask's size (a standard deviation of 1 of 255). The other: a tenth of a pixel's place at an edge.
+ * Both, and the window of 5x5, were chosen on composites with known alpha, see tests/test_demo_edges.py.
  */
-const EPSILON = 1e-3;
+const EPSILON = 1e-4;
+const RESIDUAL = 1e-3;
 
 /** What `Look.temporal` = 1 remembers. */
 const TIME_CONSTANT_MS = 150;
@@ -49,6 +51,7 @@ export class Matting {
     this.steady = memory.storage('steady', 4 * area);
     this.#before = memory.storage('before', 4 * area);
     const planes = memory.storage('planes', 4 * area);
+    const weights = memory.storage('weights of planes', area);
     this.means = memory.storage('mean planes', 4 * area);
     this.matted = memory.texture('matted', photo.width, photo.height, 'rgba8unorm',
       GPUTextureUsage.STORAGE_BINDING | GPUTextureUsage.TEXTURE_BINDING | GPUTextureUsage.COPY_SRC);
@@ -58,7 +61,7 @@ export class Matting {
     const region = seenRegion(photo, how);
     this.#remembering = memory.uniform('memory', packed([u32(height), u32(width), f32(0)]));
     this.#guiding = memory.uniform('guidance', packed([u32(height), u32(width), f32(1)]));
-    const grid = memory.uniform('grid', packed([u32(height), u32(width), f32(EPSILON)]));
+    const grid = memory.uniform('grid', packed([u32(height), u32(width), f32(EPSILON), f32(RESIDUAL)]));
     this.#cutting = memory.uniform('matte', packed([f32(width), f32(height), f32(region.left), f32(region.top),
       f32(region.width), f32(region.height), f32(1)]));
 
@@ -66,8 +69,8 @@ export class Matting {
     this.person = [dispatch(device, kernels.person, [memory.uniform('output', layout), this.output, pixels, this.now], size)];
     this.temporal = [dispatch(device, kernels.temporal, [this.#remembering, this.now, this.#before, this.steady], size)];
     this.upsample = [
-      dispatch(device, kernels.fit, [grid, this.steady, planes], size),
-      dispatch(device, kernels.smooth, [this.#guiding, planes, this.steady, this.means], size),
+      dispatch(device, kernels.fit, [grid, this.steady, planes, weights], size),
+      dispatch(device, kernels.smooth, [this.#guiding, planes, weights, this.steady, this.means], size),
     ];
     this.matte = [dispatch(device, kernels.matte, [this.#cutting, frame, this.means, this.matted], photo)];
   }

@@ -1,17 +1,23 @@
 // Guided filter, first half: in the window around each pixel of the mask, the plane through colour space that tells the
 // person best: p = a . rgb + b (He, Sun and Tang, "Guided Image Filtering", PAMI 2013, equations 14 to 16; evaluated at
-// the frame's size it upsamples: He and Sun, "Fast Guided Filter", 2015).
+// the frame's size it upsamples: He and Sun, "Fast Guided Filter", 2015). And how well it tells them.
 
-const RADIUS = 4;
+const RADIUS = 2;
 const TILE = 8;
 const SIDE = TILE + 2 * RADIUS;
 
-struct Grid { height: u32, width: u32, /// Variance of colours (0..1) below which a window counts as flat.
-  epsilon: f32 }
+struct Grid {
+  height: u32, width: u32,
+  /// Variance of colours (0..1) below which a window counts as flat.
+  epsilon: f32,
+  /// Variance of the mask that a plane may leave unexplained before it counts for less.
+  residual: f32,
+}
 
 @group(0) @binding(0) var<uniform> grid: Grid;
 @group(0) @binding(1) var<storage, read> steady: array<vec4f>;
-@group(0) @binding(2) var<storage, read_write> planes: array<vec4f>;  // a, b
+@group(0) @binding(2) var<storage, read_write> planes: array<vec4f>;  // a, b; times the weight
+@group(0) @binding(3) var<storage, read_write> weights: array<f32>;
 
 var<workgroup> tile: array<vec4f, SIDE * SIDE>;
 
@@ -30,23 +36,25 @@ fn main(@builtin(global_invocation_id) at: vec3u, @builtin(local_invocation_inde
   if (any(here >= size)) { return; }
   let first = max(here - RADIUS, vec2i(0)) - corner;
   let last = min(here + RADIUS, size - 1) - corner;
+  // Sums of differences from the middle: float32 leaves little of small variances of large values.
+  let middle = tile[(here.y - corner.y) * SIDE + here.x - corner.x];
   var sum = vec4f(0);       // of the colours, and of p
   var with_p = vec3f(0);    // colour * p
-  var squares = vec3f(0);   // rr, gg, bb
+  var squares = vec4f(0);   // rr, gg, bb, pp
   var products = vec3f(0);  // rg, gb, br
   for (var y = first.y; y <= last.y; y++) {
     for (var x = first.x; x <= last.x; x++) {
-      let pixel = tile[y * SIDE + x];
+      let pixel = tile[y * SIDE + x] - middle;
       sum += pixel;
       with_p += pixel.rgb * pixel.a;
-      squares += pixel.rgb * pixel.rgb;
+      squares += pixel * pixel;
       products += pixel.rgb * pixel.gbr;
     }
   }
   let share = 1 / f32((last.x - first.x + 1) * (last.y - first.y + 1));
   let mean = sum * share;
   let covariance = with_p * share - mean.rgb * mean.a;
-  let variance = squares * share - mean.rgb * mean.rgb + grid.epsilon;
+  let variance = squares * share - mean * mean + vec4f(vec3f(grid.epsilon), 0);
   let mixed = products * share - mean.rgb * mean.gbr;
   // The inverse of the symmetric matrix by its cofactors.
   let m = mat3x3f(variance.r, mixed.r, mixed.b, mixed.r, variance.g, mixed.g, mixed.b, mixed.g, variance.b);
@@ -55,5 +63,9 @@ fn main(@builtin(global_invocation_id) at: vec3u, @builtin(local_invocation_inde
     dot(covariance, cross(m[2], m[0])),
     dot(covariance, cross(m[0], m[1])),
   ) / dot(m[0], cross(m[1], m[2]));
-  planes[here.y * size.x + here.x] = vec4f(a, mean.a - dot(a, mean.rgb));
+  let b = middle.a + mean.a - dot(a, middle.rgb + mean.rgb);
+  let weight = 1 / (max(variance.a - dot(a, covariance), 0.0) + grid.residual);
+  let i = here.y * size.x + here.x;
+  planes[i] = vec4f(a, b) * weight;
+  weights[i] = weight;
 }
