@@ -12,13 +12,13 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image as PILImage
@@ -41,6 +41,9 @@ MODELS = ("selfie", "tiny_mask")
 #: Small, because a software GPU composes every pixel, and a divisor of Chromium's 4:2:0 planes.
 CLIP_SIZE = (320, 240)
 CLIP_FRAMES = 24
+
+#: Two busy cores compile WebAssembly for seconds, and a software GPU's shaders for many.
+LOAD_MS = 120_000
 
 #: A camera that plays the clip is added to it; whether a page may have it is the visitor's to say.
 CAMERA = "--use-fake-device-for-media-stream"
@@ -206,3 +209,20 @@ def _planes(picture: NDArray[np.uint8]) -> bytes:
     y, cb, cr = np.moveaxis(np.asarray(PILImage.fromarray(picture).convert("YCbCr")), -1, 0)
     halved = [plane.reshape(plane.shape[0] // 2, 2, plane.shape[1] // 2, 2).mean((1, 3)).round() for plane in (cb, cr)]
     return b"".join(plane.astype(np.uint8).tobytes() for plane in (y, *halved))
+
+
+def running(page: Page) -> None:
+    page.locator("body[data-state=running]").wait_for(timeout=LOAD_MS)
+
+
+def report(page: Page) -> dict[str, Any]:
+    return dict(page.evaluate("backgroundBlur.report()"))
+
+
+def until(page: Page, true_of: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """The first report that this is true of."""
+    for _ in range(LOAD_MS // 100):
+        if true_of(found := report(page)):
+            return found
+        page.wait_for_timeout(100)
+    raise AssertionError(f"never true of {found}")

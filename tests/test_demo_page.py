@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from PIL import Image as PILImage
 
 import demo_page
 import web_bundles
+from demo_page import LOAD_MS, report, running, until
 from vitexport.preview import Site, serve
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ WALL = (slice(0.05, 0.25), slice(0.62, 0.75))
 #: Of 255. The browser scales the canvas for the screen, and photographs it; two such pictures of one frame differ by
 #: less than one level.
 SAME = 2.0
-
-LOAD_MS = 120_000
 
 #: Pixels of the screen: the radius of the stage's corners, and its fraction of a pixel.
 CORNER = 16
@@ -65,21 +64,9 @@ def still(chromium: Browser, url: str) -> Iterator[Page]:
         yield page
 
 
-def running(page: Page) -> None:
-    page.locator("body[data-state=running]").wait_for(timeout=LOAD_MS)
-
-
-def report(page: Page) -> dict[str, Any]:
-    return dict(page.evaluate("backgroundBlur.report()"))
-
-
-def until(page: Page, true_of: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """The first report that this is true of."""
-    for _ in range(LOAD_MS // 100):
-        if true_of(found := report(page)):
-            return found
-        page.wait_for_timeout(100)
-    raise AssertionError(f"never true of {found}")
+def named(page: Page, model: str) -> dict[str, Any]:
+    """A report once this model runs."""
+    return until(page, lambda found: found["model"] is not None and found["model"]["name"] == model)
 
 
 def shown(page: Page) -> Picture:
@@ -297,14 +284,12 @@ def test_a_bundle_of_ones_own_runs_and_one_without_a_person_is_refused(chromium:
         running(page)
         page.locator("#advanced summary").click()
         page.locator("#bundle").set_input_files(ours)
-        page.wait_for_function(
-            "backgroundBlur.report().then(({ model }) => model?.name === 'tiny_mask')", timeout=LOAD_MS
-        )
+        named(page, "tiny_mask")
         assert page.locator("#model option:checked").text_content() == "tiny_mask (yours)"
         page.locator("#bundle").set_input_files(without)
         trouble = page.locator("#trouble", has_text="no output with a person in it")
         trouble.get_by_role("button", name="Use the default model").click()
-        until(page, lambda found: bool(found["model"]) and found["model"]["name"] == "selfie")
+        named(page, "selfie")
 
 
 def test_precision_and_step_can_be_chosen_and_the_ladder_says_why(chromium: Browser, url: str):
