@@ -30,7 +30,7 @@ from vitexport_targets import _chromium
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from playwright.sync_api import Browser, BrowserContext, Page, Playwright
 
 DEMO = Path(__file__).parents[1] / "web-demo"
 VITE = DEMO / "node_modules" / "vite" / "bin" / "vite.js"
@@ -138,13 +138,30 @@ def _await(url: str) -> None:
     raise AssertionError(f"{url} is not served")
 
 
+#: The one that is running: playwright allows itself once a thread, and a test may want a browser beside its module's.
+_running: list[Playwright] = []
+
+
+@contextmanager
+def _playwright() -> Iterator[Playwright]:
+    from playwright.sync_api import sync_playwright
+
+    if _running:
+        yield _running[0]
+        return
+    with sync_playwright() as started:
+        _running.append(started)
+        try:
+            yield started
+        finally:
+            _running.clear()
+
+
 @contextmanager
 def browser(*flags: str, gpu: bool = False) -> Iterator[Browser]:
     """Headless Chromium; without ``gpu`` it finds no adapter."""
-    from playwright.sync_api import sync_playwright
-
     arguments = [*_chromium.QUIET, *(_chromium.SOFTWARE if gpu else ()), *flags]
-    with sync_playwright() as playwright:
+    with _playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=web_bundles.EXECUTABLE, args=arguments)
         try:
             yield launched

@@ -199,7 +199,9 @@ def test_no_webgpu_where_it_was_asked_for_goes_on_without_it(page: Page, url: st
     page.locator("#advanced summary").click()
     assert "this browser found no WebGPU adapter" in page.locator("#ladder").inner_text()
     assert "CPU alone" in page.locator("#ladder [aria-current]").inner_text()
-    page.locator("#notice", has_text="WebGPU").wait_for()
+    assert page.locator("#notice").inner_text() == (
+        "‘GPU, float32’ cannot be had: this browser found no WebGPU adapter. It runs on ‘CPU alone’ instead."
+    )
 
 
 def test_a_precision_that_the_model_lacks_is_not_offered(page: Page, url: str):

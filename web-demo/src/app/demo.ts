@@ -1,6 +1,6 @@
 /** The page: what its controls do, and what it shows of what the engine says. */
 
-import type { Mode, Notice, Trouble, TroubleCode, Wishes } from '../engine/protocol';
+import type { Mode, ModelFacts, Notice, StepReason, Trouble, TroubleCode, Wishes } from '../engine/protocol';
 import { asked, type Asked } from './asked';
 import { backdrops, pressedBackdrop } from './backdrops';
 import { bench } from './bench';
@@ -175,7 +175,7 @@ export class Demo {
       status: (notice) => this.#onStatus(notice),
       model: ({ facts, steps }) => {
         showLadder(steps);
-        select('precision').title = `Now: ${facts.precision}`;
+        this.#sayIfRefused(facts, steps);
         this.#showFigures();
       },
       stats: (stats) => {
@@ -206,8 +206,18 @@ export class Demo {
     this.#recovering = null;
   }
 
+  /** A step that was chosen and cannot run here: what runs instead was not asked for. */
+  #sayIfRefused({ step }: ModelFacts, steps: readonly StepReason[]): void {
+    const { step: wanted } = this.#wishes();
+    if (wanted === undefined || wanted === step) return;
+    const reason = steps.find((each) => each.step === wanted)?.reason ?? 'the model has nothing for it';
+    note(`‘${stepName(wanted)}’ cannot be had: ${reason}. It runs on ‘${stepName(step)}’ instead.`);
+  }
+
   #onTrouble(trouble: Trouble): void {
-    if (trouble.recovers) {
+    if (trouble.code === 'source-ended' && this.#session.source?.kind === 'camera') {
+      this.#cameraEnded();
+    } else if (trouble.recovers) {
       this.#recovering = trouble.code;
       note(inOneLine(trouble));
     } else {
