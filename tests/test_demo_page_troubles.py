@@ -251,7 +251,10 @@ def test_a_lost_gpu_comes_back_by_itself(url: str):
         page.evaluate("backgroundBlur.loseDevice()")
         page.locator("#notice", has_text="The GPU was lost").wait_for(timeout=LOAD_MS)
         found = demo_page.until(
-            page, lambda found: found["deviceLosses"] == 1 and (found["stats"] or {}).get("shown", 0) > 0
+            page,
+            lambda found: (
+                found["deviceLosses"] == 1 and found["model"] is not None and (found["stats"] or {}).get("shown", 0) > 0
+            ),
         )
         assert found["model"]["step"] == "webgpu-fp32"
         page.locator("#notice").wait_for(state="hidden", timeout=LOAD_MS)

@@ -215,8 +215,9 @@ export class Demo {
   }
 
   #onTrouble(trouble: Trouble): void {
-    if (trouble.code === 'source-ended' && this.#session.source?.kind === 'camera') {
-      this.#cameraEnded();
+    if (trouble.code === 'source-ended' && this.#session.source?.kind !== 'video') {
+      // Of a camera the page is told as well, before or after.
+      if (this.#session.source !== null) this.#cameraEnded();
     } else if (trouble.recovers) {
       this.#recovering = trouble.code;
       note(inOneLine(trouble));
