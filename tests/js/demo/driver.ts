@@ -2,19 +2,21 @@
 
 import './counting';
 import { counted } from './counting';
-import { DEFAULT_LOOK, type Command, type Look, type Notice, type Report, type Wishes } from '../../../web-demo/src/engine/protocol';
+import { DEFAULT_LOOK, type Command, type Look, type Notice, type Phase, type Report, type Wishes } from '../../../web-demo/src/engine/protocol';
 
 export { counted, DEFAULT_LOOK };
 
 /** Long enough for a software adapter that compiles the shaders of a real network. */
-const PATIENCE_MS = 240_000;
+const PATIENCE_MS = 120_000;
 
 export class Driver {
   readonly notices: Notice[] = [];
-  readonly worker = new Worker('/counted.js', { type: 'module' });
+  readonly worker: Worker;
   canvas = document.createElement('canvas');
 
-  constructor(look: Partial<Look> = {}) {
+  /** `faults`: those of `faults.ts` that the worker is to have. */
+  constructor(look: Partial<Look> = {}, faults: readonly string[] = []) {
+    this.worker = new Worker(`/counted.js?${faults.join('&')}`, { type: 'module' });
     this.worker.addEventListener('message', ({ data }: MessageEvent<Notice>) => this.notices.push(data));
     document.body.replaceChildren(this.canvas);
     const canvas = this.canvas.transferControlToOffscreen();
@@ -25,12 +27,12 @@ export class Driver {
     this.worker.postMessage(command, transfer);
   }
 
-  /** The next notice of a type; one of trouble, where that is not what is waited for, is thrown. */
-  next<T extends Notice['type']>(type: T, trouble = false): Promise<Extract<Notice, { type: T }>> {
+  /** The next notice of a type; one of trouble that the engine does not recover from, where it is not waited for, is thrown. */
+  next<T extends Notice['type']>(type: T): Promise<Extract<Notice, { type: T }>> {
     return new Promise((resolve, reject) => {
       const timer = setTimeout(reject, PATIENCE_MS, new Error(`no '${type}' came. Last: ${JSON.stringify(this.notices.slice(-3))}`));
       const listen = ({ data }: MessageEvent<Notice>) => {
-        if (data.type !== type && (data.type !== 'trouble' || trouble)) return;
+        if (data.type !== type && (data.type !== 'trouble' || data.trouble.recovers)) return;
         clearTimeout(timer);
         this.worker.removeEventListener('message', listen);
         if (data.type === type) resolve(data as Extract<Notice, { type: T }>);
@@ -97,6 +99,16 @@ export class Driver {
     let all = '';
     for (let i = 0; i < data.length; i += 4096) all += String.fromCharCode(...data.subarray(i, i + 4096));
     return btoa(all);
+  }
+
+  /** The next notice of trouble, whatever else comes. */
+  async trouble(): Promise<Extract<Notice, { type: 'trouble' }>['trouble']> {
+    return (await this.next('trouble')).trouble;
+  }
+
+  /** Resolves when the engine says that it is in this phase. */
+  async phase(wanted: Phase): Promise<void> {
+    while ((await this.next('status')).phase !== wanted);
   }
 
   /** The page's answer to `canvas-wanted`. */

@@ -25,7 +25,7 @@ import {
 import { factsOf } from './report';
 import { Sharing } from './sharing';
 import { Counter } from './stats';
-import { sentenceOf, troubleOf } from './trouble';
+import { codeOf, sentenceOf, troubleOf } from './trouble';
 import type { Timing } from './renderer';
 
 export type Post = (notice: Notice, transfer?: Transferable[]) => void;
@@ -48,6 +48,8 @@ export class Engine {
   #runtime: Builds | null = null;
   #gpu: Promise<Graphics | string> | null = null;
   #losses = 0;
+  /** Why the GPU is not used any more, although there is one. */
+  #givenUp: string | null = null;
   #asked: { model: ModelSource; wishes: Wishes } | null = null;
   #bundle: Bundle | null = null;
   #top: Top | null = null;
@@ -136,6 +138,7 @@ export class Engine {
       if (asked !== this.#asked) return; // another model was asked for meanwhile
       await this.#drop();
       this.#cold = NO_COLD_START;
+      this.#steps = [];
       const started = performance.now();
       try {
         this.#status('download');
@@ -146,13 +149,13 @@ export class Engine {
           wishes: asked.wishes,
           gpu,
           look: this.#look,
+          steps: this.#steps,
           onSize: (size) => {
             this.#size = size;
             this.#post({ type: 'size', size });
           },
           onPhase: (phase, progress) => this.#status(phase, progress),
         });
-        this.#steps = this.#top.steps;
         const downloaded = lastArrival(started);
         this.#cold = { downloadMs: downloaded - started, compileMs: performance.now() - downloaded, firstFrameMs: null, downloadedBytes: downloadedBytes() };
         const { renderer } = this.#top;
@@ -172,12 +175,15 @@ export class Engine {
   }
 
   async #graphics(): Promise<Graphics | string> {
-    if (this.#losses >= MOST_LOSSES) return `the GPU was lost ${this.#losses} times`;
+    if (this.#givenUp !== null) return this.#givenUp;
     if (this.#gpu) return this.#gpu;
     const current = createDevice().then(graphicsOf);
     this.#gpu = current;
     const gpu = await current;
-    if (typeof gpu !== 'string') void gpu.device.lost.then(({ message }) => this.#lost(current, message));
+    if (typeof gpu !== 'string') {
+      void gpu.device.lost.then(({ message }) => this.#lost(current, message));
+      gpu.device.addEventListener('uncapturederror', ({ error }) => this.#refused(current, error));
+    }
     return gpu;
   }
 
@@ -186,7 +192,25 @@ export class Engine {
     if (gpu !== this.#gpu || this.#stopped) return;
     this.#gpu = null;
     this.#losses++;
+    if (this.#losses >= MOST_LOSSES) this.#givenUp = `the GPU was lost ${this.#losses} times`;
     const trouble = { ...troubleOf(new Error(`The GPU was lost (${message || 'no reason given'}).`), true), code: 'device-lost' as const };
+    this.#post({ type: 'trouble', trouble, steps: this.#steps });
+    this.#status('recovering');
+    void this.#start();
+  }
+
+  /** The GPU has no more memory (it says so by an event, and draws black), or our commands are wrong. */
+  #refused(gpu: Promise<Graphics | string>, error: GPUError): void {
+    if (gpu !== this.#gpu || this.#stopped) return;
+    if (error instanceof GPUOutOfMemoryError) this.#doWithoutGpu(error);
+    else console.error(error.message);
+  }
+
+  /** Go on below the steps that need a GPU. */
+  #doWithoutGpu(error: unknown): void {
+    this.#givenUp = 'the GPU ran out of memory';
+    this.#gpu = null;
+    const trouble = { ...troubleOf(error, true), code: 'out-of-memory' as const, sentence: 'The GPU ran out of memory; the page goes on without it.' };
     this.#post({ type: 'trouble', trouble, steps: this.#steps });
     this.#status('recovering');
     void this.#start();
@@ -300,6 +324,7 @@ export class Engine {
       release();
       // What a lost device breaks is told, and mended, by `#lost`.
       if (this.#top === top && this.#phase !== 'recovering' && !(await isLost(this.#gpu))) {
+        if (renderer.kind === 'gpu' && codeOf(error) === 'out-of-memory') return this.#doWithoutGpu(error);
         await this.#drop();
         this.#fail(error);
       }

@@ -7,7 +7,7 @@ import { CanvasRenderer } from './canvasRenderer';
 import { compileKernels, type Kernels } from './gpu/kernels';
 import { GpuRenderer } from './gpuRenderer';
 import { openNetwork } from './network';
-import type { Look, StepName, StepReason, Wishes } from './protocol';
+import type { Look, StepName, StepReason, TroubleCode, Wishes } from './protocol';
 import type { OnSize, Renderer } from './renderer';
 import { codeOf, EngineError, sentenceOf } from './trouble';
 
@@ -18,6 +18,9 @@ const BUDGET_MS = 33;
 const REHEARSALS = 3;
 const REHEARSAL_SIZE = { height: 480, width: 640 };
 
+/** What goes wrong with every other step alike. */
+const FILES_AT_FAULT: ReadonlySet<TroubleCode> = new Set(['model-missing', 'model-damaged', 'model-unsuited']);
+
 export interface Climb {
   bundle: Bundle;
   wishes: Wishes;
@@ -25,6 +28,8 @@ export interface Climb {
   gpu: Graphics | string;
   look: Look;
   onSize: OnSize;
+  /** Empty; filled while climbing, so that a climb that fails has said why. */
+  steps: StepReason[];
   onPhase: (phase: 'download' | 'compile' | 'check', progress?: Progress) => void;
 }
 
@@ -35,7 +40,6 @@ export interface Graphics extends Gpu {
 export interface Top {
   step: StepName;
   renderer: Renderer;
-  steps: StepReason[];
 }
 
 interface Candidate {
@@ -47,9 +51,8 @@ interface Candidate {
 
 /** Throws `EngineError` where no step can run. */
 export async function climb(how: Climb): Promise<Top> {
-  const { wishes } = how;
+  const { wishes, steps } = how;
   const budget = wishes.budgetMs ?? BUDGET_MS;
-  const steps: StepReason[] = [];
   let best: { renderer: Renderer; reason: StepReason; medianMs: number } | null = null;
   let refusal: unknown = null;
   let usedGpu = false;
@@ -70,7 +73,8 @@ export async function climb(how: Climb): Promise<Top> {
       if (isWish) {
         Object.assign(reason, { chosen: true, reason: 'asked for' });
         await best?.renderer.dispose();
-        return { step, renderer, steps: [...steps, ...untried(how, steps)] };
+        steps.push(...untried(how));
+        return { step, renderer };
       }
       reason.medianMs = await rehearse(renderer);
       const said = `${reason.medianMs.toFixed(1)} ms a frame`;
@@ -80,15 +84,17 @@ export async function climb(how: Climb): Promise<Top> {
       await slower?.dispose();
     } catch (error) {
       refusal ??= error;
-      reason.reason = sentenceOf(error);
-      // The files are at fault, and so they are for every other step.
-      if (codeOf(error) === 'model-missing' || codeOf(error) === 'model-unsuited') throw error;
+      reason.reason = sentenceOf(error).replace(/\.$/, '');
+      if (FILES_AT_FAULT.has(codeOf(error))) {
+        await best?.renderer.dispose();
+        throw error;
+      }
     }
   }
   if (best === null) throw nothingRuns(refusal, steps);
   best.reason.chosen = true;
   if (best.medianMs > budget) best.reason.reason += ', and no step is quicker';
-  return { step: best.reason.step, renderer: best.renderer, steps };
+  return { step: best.reason.step, renderer: best.renderer };
 }
 
 /** The wish first, then the order of the ladder. */
@@ -114,9 +120,9 @@ function obstacleOf({ step, provider, precision, compositing }: Candidate, { gpu
   return missing.length > 0 ? `the adapter has no ${missing.join(', ')}` : null;
 }
 
-function untried(how: Climb, tried: readonly StepReason[]): StepReason[] {
+function untried(how: Climb): StepReason[] {
   return candidates(how)
-    .filter(({ step }) => !tried.some((each) => each.step === step))
+    .filter(({ step }) => !how.steps.some((each) => each.step === step))
     .map((candidate) => ({
       step: candidate.step,
       precision: candidate.precision ?? 'any',
@@ -175,7 +181,7 @@ export function quantile(values: readonly number[], part: number): number {
 function nothingRuns(refusal: unknown, steps: readonly StepReason[]): EngineError {
   const code = codeOf(refusal);
   const all = steps.map(({ step, reason }) => `${step}: ${reason}`).join('; ');
-  return new EngineError(code === 'internal' ? 'no-step' : code, `This model runs in no way here. ${all}`, { cause: refusal });
+  return new EngineError(code === 'internal' ? 'no-step' : code, `This model runs in no way here. ${all}.`, { cause: refusal });
 }
 
 const ignore = () => undefined;

@@ -65,7 +65,7 @@ export async function openNetwork(bundle: Bundle, how: Opening): Promise<Network
     if (rung.preprocessing.clip) throw new EngineError('model-unsuited', 'This network takes clips of several frames at once, which the page does not make.');
     onCheck();
     const { verdict, reason, metric, worst, tolerance } = await model.spotCheck();
-    if (verdict === 'failed') throw new EngineError('model-damaged', `It computes something else here than PyTorch did: ${reason}`);
+    if (verdict === 'failed') throw new EngineError('no-step', `it computes something else here than PyTorch did: ${reason}`);
     return { model, preprocessing: rung.preprocessing, person, check: { metric, worst, tolerance } };
   } catch (error) {
     await model.dispose();

@@ -30,15 +30,23 @@ export class EngineError extends Error {
 const MEMORY = /out of memory|allocation failed|bad_alloc|could not allocate|exceeds? (the )?(max|limit)/i;
 
 export function codeOf(thrown: unknown): TroubleCode {
-  if (thrown instanceof EngineError) return thrown.code;
-  if (thrown instanceof Error && thrown.cause instanceof EngineError) return thrown.cause.code;
+  const known = knownIn(thrown);
+  if (known) return known.code;
   if (MEMORY.test(sentenceOf(thrown))) return 'out-of-memory';
   if (thrown instanceof BundleError) return 'model-damaged';
   if (thrown instanceof UnavailableError) return 'no-step';
   return 'internal';
 }
 
+/** The loader wraps what a fetch of ours threw. */
+function knownIn(thrown: unknown): EngineError | null {
+  if (thrown instanceof EngineError) return thrown;
+  return thrown instanceof Error && thrown.cause instanceof EngineError ? thrown.cause : null;
+}
+
 export function sentenceOf(thrown: unknown): string {
+  const known = knownIn(thrown);
+  if (known) return known.message;
   return thrown instanceof Error ? thrown.message : String(thrown);
 }
 
