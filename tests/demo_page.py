@@ -195,19 +195,19 @@ def closing(context: BrowserContext) -> Iterator[BrowserContext]:
 
 
 @cache
-def clip() -> Path:
-    """A real person's photo that sways before another photo, as an uncompressed video: (CLIP_FRAMES, h, w, 3)."""
+def clip(size: tuple[int, int] = CLIP_SIZE) -> Path:
+    """A real person's photo that sways before another photo, as an uncompressed video of ``size`` (width, height)."""
     file = _folder("clip") / "clip.y4m"
-    width, height = CLIP_SIZE
+    width, height = size
     header = f"YUV4MPEG2 W{width} H{height} F30:1 Ip A1:1 C420jpeg\n".encode()
-    file.write_bytes(header + b"".join(b"FRAME\n" + _planes(frame(i)) for i in range(CLIP_FRAMES)))
+    file.write_bytes(header + b"".join(b"FRAME\n" + _planes(frame(i, size)) for i in range(CLIP_FRAMES)))
     return file
 
 
-def frame(index: int) -> NDArray[np.uint8]:
+def frame(index: int, size: tuple[int, int] = CLIP_SIZE) -> NDArray[np.uint8]:
     """(h, w, 3) RGB: of the portrait what lies inside an ellipse around her, 0.9 of the height, swaying by 8 pixels."""
     person, behind = (probe.image for probe in photos.probes(None)[:2])
-    width, height = CLIP_SIZE
+    width, height = size
     ground = np.asarray(PILImage.fromarray(behind).resize((width, height), PILImage.Resampling.BILINEAR))
     side = round(0.9 * height)
     cut = np.asarray(PILImage.fromarray(person).resize((side, side), PILImage.Resampling.BILINEAR))
