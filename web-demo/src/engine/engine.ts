@@ -288,6 +288,7 @@ export class Engine {
 
   async #loop(): Promise<void> {
     while (!this.#stopped) {
+      await messagesFirst();
       const letter = await this.#mailbox.take();
       await this.#alone(() => this.#show(letter));
     }
@@ -382,6 +383,14 @@ export class Engine {
     if (gpu && typeof gpu !== 'string') gpu.device.destroy();
     this.#status('idle');
   }
+}
+
+/**
+ * Resolves after the messages that came while a frame was in work. Where all of that work is done in microtasks, as
+ * WebAssembly's is, each message would else wait for a whole frame, and pushed frames would queue up without end.
+ */
+function messagesFirst(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, 15));
 }
 
 async function isLost(gpu: Promise<Graphics | string> | null): Promise<boolean> {

@@ -3,8 +3,6 @@
 // the frame's size it upsamples: He and Sun, "Fast Guided Filter", 2015). And how well it tells them.
 
 const RADIUS = 2;
-const TILE = 8;
-const SIDE = TILE + 2 * RADIUS;
 
 struct Grid {
   height: u32, width: u32,
@@ -19,32 +17,23 @@ struct Grid {
 @group(0) @binding(2) var<storage, read_write> planes: array<vec4f>;  // a, b; times the weight
 @group(0) @binding(3) var<storage, read_write> weights: array<f32>;
 
-var<workgroup> tile: array<vec4f, SIDE * SIDE>;
-
-@compute @workgroup_size(TILE, TILE)
-fn main(@builtin(global_invocation_id) at: vec3u, @builtin(local_invocation_index) index: u32,
-        @builtin(workgroup_id) group: vec3u) {
+@compute @workgroup_size(8, 8)
+fn main(@builtin(global_invocation_id) at: vec3u) {
   let size = vec2i(i32(grid.width), i32(grid.height));
-  let corner = vec2i(group.xy) * TILE - RADIUS;
-  for (var i = i32(index); i < SIDE * SIDE; i += TILE * TILE) {
-    let source = corner + vec2i(i % SIDE, i / SIDE);
-    if (all(source >= vec2i(0)) && all(source < size)) { tile[i] = steady[source.y * size.x + source.x]; }
-  }
-  workgroupBarrier();
-
   let here = vec2i(at.xy);
   if (any(here >= size)) { return; }
-  let first = max(here - RADIUS, vec2i(0)) - corner;
-  let last = min(here + RADIUS, size - 1) - corner;
+  let first = max(here - RADIUS, vec2i(0));
+  let last = min(here + RADIUS, size - 1);
+  let i = here.y * size.x + here.x;
   // Sums of differences from the middle: float32 leaves little of small variances of large values.
-  let middle = tile[(here.y - corner.y) * SIDE + here.x - corner.x];
+  let middle = steady[i];
   var sum = vec4f(0);       // of the colours, and of p
   var with_p = vec3f(0);    // colour * p
   var squares = vec4f(0);   // rr, gg, bb, pp
   var products = vec3f(0);  // rg, gb, br
   for (var y = first.y; y <= last.y; y++) {
     for (var x = first.x; x <= last.x; x++) {
-      let pixel = tile[y * SIDE + x] - middle;
+      let pixel = steady[y * size.x + x] - middle;
       sum += pixel;
       with_p += pixel.rgb * pixel.a;
       squares += pixel * pixel;
@@ -65,7 +54,6 @@ fn main(@builtin(global_invocation_id) at: vec3u, @builtin(local_invocation_inde
   ) / dot(m[0], cross(m[1], m[2]));
   let b = middle.a + mean.a - dot(a, middle.rgb + mean.rgb);
   let weight = 1 / (max(variance.a - dot(a, covariance), 0.0) + grid.residual);
-  let i = here.y * size.x + here.x;
   planes[i] = vec4f(a, b) * weight;
   weights[i] = weight;
 }
