@@ -247,6 +247,28 @@ def test_a_track_for_calls_carries_frames(chromium: Browser, url: str):
     assert tuple(size) == demo_page.CLIP_SIZE
 
 
+def test_frames_that_come_too_fast_are_dropped_and_never_queued(chromium: Browser, url: str):
+    flood = """const every = setInterval;
+        globalThis.setInterval = (work) => every(work, 1);
+        globalThis.pushed = 0;
+        const post = Worker.prototype.postMessage;
+        Worker.prototype.postMessage = function (message, transfer) {
+            globalThis.pushed += message.type === 'frame';
+            return post.call(this, message, transfer);
+        };"""
+    with demo_page.fresh_page(chromium, service_workers="block") as page:
+        page.add_init_script(flood)
+        page.goto(f"{url}?source=sample&model=tiny_mask")
+        running(page)
+        page.wait_for_timeout(1500)
+        found = report(page)
+        stats, dropped = found["stats"], found["page"]["droppedFrames"]
+        sent = page.evaluate("pushed")
+    assert dropped > 100
+    # A thousand frames were offered; of those that were handed over one at most is on its way.
+    assert stats["shown"] + stats["dropped"] <= sent <= stats["shown"] + stats["dropped"] + BEFORE_THE_FIRST
+
+
 def test_a_still_is_saved_as_it_is_shown(still: Page):
     choose(still, "colour")
     still.locator("#colour").fill("#00ff00")

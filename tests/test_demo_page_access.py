@@ -1,4 +1,4 @@
-"""The page for everybody: axe finds nothing, keys reach everything, it fits a phone, it moves only where one likes it."""
+"""The page for everybody: axe finds nothing, keys reach everything, it fits a phone, and moves where one likes it."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ export class Demo {
   private constructor(list: ModelList, wanted: Asked) {
     this.#asked = wanted;
     this.#look = lookControls((look) => {
-      this.#session.engine.send({ type: 'look', look });
+      this.#session.engine.look(look);
       this.#showMode(look.mode);
     });
     this.#models = new ModelChoice(list, wanted.model, () => this.#useModel());
@@ -199,7 +199,8 @@ export class Demo {
   }
 
   #onStatus(notice: Extract<Notice, { type: 'status' }>): void {
-    showStatus(notice);
+    if (notice.phase === 'first-frame' && this.#session.source === null) say('Ready.');
+    else showStatus(notice);
     if (notice.phase !== 'running') return;
     if (this.#session.source !== null) setState('running');
     if (this.#recovering === 'device-lost') note('');

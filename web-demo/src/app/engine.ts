@@ -7,7 +7,50 @@ export type Notices = { [T in Notice['type']]?: (notice: Extract<Notice, { type:
 /** The runtime for bundles that carry none. */
 export type Runtime = NonNullable<Extract<Command, { type: 'start' }>['runtime']>;
 
+/** Commands of which only the newest counts: what is sent waits until the one before was taken. */
+class Newest<T> {
+  #inFlight = false;
+  #waiting: T | null = null;
+
+  constructor(
+    private readonly send: (value: T) => void,
+    private readonly discard: (value: T) => void,
+  ) {}
+
+  offer(value: T): void {
+    if (!this.#inFlight) {
+      this.#inFlight = true;
+      this.send(value);
+      return;
+    }
+    if (this.#waiting !== null) this.discard(this.#waiting);
+    this.#waiting = value;
+  }
+
+  taken(): void {
+    this.#inFlight = false;
+    const waiting = this.#waiting;
+    this.#waiting = null;
+    if (waiting !== null) this.offer(waiting);
+  }
+}
+
+type FrameCommand = Extract<Command, { type: 'frame' }>;
+
 export class Engine {
+  /** Frames that were never sent, because newer ones came while the engine was busy. */
+  droppedFrames = 0;
+  readonly #frames = new Newest<FrameCommand>(
+    (command) => this.send(command, [command.frame]),
+    ({ frame }) => {
+      frame.close();
+      this.droppedFrames += 1;
+    },
+  );
+  readonly #looks = new Newest<Look>(
+    (look) => this.send({ type: 'look', look }),
+    () => undefined,
+  );
   #canvas = document.createElement('canvas');
   readonly #worker: Worker;
   readonly #listeners: Notices[] = [];
@@ -22,7 +65,10 @@ export class Engine {
     this.#worker.addEventListener('error', (event) => onCrash(event.message || 'its file could not be loaded'));
     this.#worker.addEventListener('messageerror', () => onCrash('it sent what this browser cannot read'));
     this.#worker.addEventListener('message', ({ data }: MessageEvent<Notice>) => this.#tell(data));
-    this.listen({ 'canvas-wanted': () => this.#replaceCanvas() });
+    this.listen({
+      'canvas-wanted': () => this.#replaceCanvas(),
+      taken: ({ what }) => (what === 'frame' ? this.#frames : this.#looks).taken(),
+    });
     const canvas = this.#canvas.transferControlToOffscreen();
     this.send({ type: 'start', canvas, look, runtime }, [canvas]);
   }
@@ -34,6 +80,15 @@ export class Engine {
 
   send(command: Command, transferred: Transferable[] = []): void {
     this.#worker.postMessage(command, transferred);
+  }
+
+  /** The newest frame; what came before and was not taken yet is dropped. */
+  frame(frame: VideoFrame | ImageBitmap, timestampUs: number): void {
+    this.#frames.offer({ type: 'frame', frame, timestampUs });
+  }
+
+  look(look: Look): void {
+    this.#looks.offer(look);
   }
 
   listen(notices: Notices): void {

@@ -92,6 +92,7 @@ function showStages(stats: Stats | null, facts: ModelFacts | null): void {
     return row;
   });
   table.querySelector('tbody')?.replaceChildren(...rows);
-  const clock = stages.clock === 'gpu' ? 'Measured by the GPU itself' : 'Measured by waiting for the GPU, which slows it';
+  const waited = facts?.step === 'wasm-2d' ? 'Measured by the clock' : 'Measured by waiting for the GPU, which slows it';
+  const clock = stages.clock === 'gpu' ? 'Measured by the GPU itself' : waited;
   note.textContent = `${clock}, over ${stages.frames} frames${facts?.adapter?.software ? ', on a CPU that plays a GPU' : ''}.`;
 }

@@ -10,6 +10,8 @@ interface PageFacts {
   hardwareConcurrency: number;
   /** Of the page's own files: its worker counts the rest. */
   transferredBytes: number;
+  /** Frames that were never handed to the engine, because it was busy. */
+  droppedFrames: number;
   source: string;
 }
 
@@ -25,6 +27,7 @@ export async function collectReport(engine: Engine, source: string): Promise<Rep
       devicePixelRatio,
       hardwareConcurrency: navigator.hardwareConcurrency,
       transferredBytes,
+      droppedFrames: engine.droppedFrames,
       source,
     },
   };

@@ -91,9 +91,9 @@ export class Session {
         this.events.model(notice);
       },
       stats: ({ stats, cold }) => {
-        this.stats = stats;
+        this.stats = { ...stats, dropped: stats.dropped + engine.droppedFrames };
         this.cold = cold;
-        this.events.stats(stats, cold);
+        this.events.stats(this.stats, cold);
       },
       trouble: (notice) => this.events.trouble(notice),
       size: ({ size }) => this.events.size(size),

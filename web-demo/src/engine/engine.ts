@@ -93,8 +93,10 @@ export class Engine {
       case 'source':
         return this.#source(command.source);
       case 'frame':
+        this.#post({ type: 'taken', what: 'frame' });
         return this.#arrive(command.frame, command.timestampUs);
       case 'look':
+        this.#post({ type: 'taken', what: 'look' });
         this.#look = command.look;
         this.#top?.renderer.look(command.look);
         return this.#redraw();

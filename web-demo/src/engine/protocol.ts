@@ -242,6 +242,12 @@ export type Notice =
    * new one and send `canvas`. Nothing is drawn until then.
    */
   | { type: 'canvas-wanted' }
+  /**
+   * A `frame` or a `look` has arrived. The page sends the next one of its kind only then, and of those that came to it
+   * meanwhile the newest alone: Chromium hands a worker one message a task, and where a frame takes longer than the next
+   * one needs to come, messages would queue up without end.
+   */
+  | { type: 'taken'; what: 'frame' | 'look' }
   /** The frame's size changed, hence the canvas's. */
   | { type: 'size'; size: Size }
   /** `track` (transferred) where the worker made it; null: the page uses its own generator. */

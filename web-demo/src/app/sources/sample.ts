@@ -28,8 +28,9 @@ export async function openSample(engine: Engine, { still }: { still: boolean }):
   let index = 0;
   const timer = setInterval(() => {
     drawFrame(context, photo, index);
-    const frame = canvas.transferToImageBitmap();
-    engine.send({ type: 'frame', frame, timestampUs: Math.round((index * 1e6) / CLIP.framesPerSecond) }, [frame]);
+    const timestampUs = Math.round((index * 1e6) / CLIP.framesPerSecond);
+    const frame = 'VideoFrame' in globalThis ? new VideoFrame(canvas, { timestamp: timestampUs }) : canvas.transferToImageBitmap();
+    engine.frame(frame, timestampUs);
     index += 1;
   }, 1000 / CLIP.framesPerSecond);
   return { name, kind: 'sample', stop: () => clearInterval(timer) };

@@ -25,7 +25,7 @@ export function pushFrames(engine: Engine, video: HTMLVideoElement): () => void 
     if (stopped) return;
     const timestampUs = Math.round(mediaTime * 1e6);
     const frame = 'VideoFrame' in globalThis ? new VideoFrame(video, { timestamp: timestampUs }) : await createImageBitmap(video);
-    engine.send({ type: 'frame', frame, timestampUs }, [frame]);
+    engine.frame(frame, timestampUs);
     video.requestVideoFrameCallback(onFrame);
   };
   const onFrame = (now: number, metadata: VideoFrameCallbackMetadata) => void push(now, metadata);
