@@ -38,8 +38,7 @@ def main() -> None:
             _shoot_page(chromium, url, name, viewport, scheme, opened)
         with demo_page.fresh_page(chromium, viewport=PHONE, color_scheme="light") as page:
             page.goto(url)
-            page.locator("#status", has_text="").wait_for()
-            page.wait_for_timeout(3000)
+            page.locator("#status", has_text="Ready.").wait_for(timeout=demo_page.LOAD_MS)
             _save("phone-welcome", page.screenshot())
         with demo_page.fresh_page(chromium, viewport=DESKTOP, color_scheme="light") as page:
             page.goto(f"{url}?source=camera")
@@ -68,7 +67,8 @@ def _shoot_page(
             page.locator(f"#{part} summary").click()
         if "instruments" in opened:
             page.locator("#stages tbody tr").first.wait_for(timeout=demo_page.LOAD_MS)
-        page.wait_for_timeout(3000)
+        page.locator("#pace", has_text="fps").wait_for(timeout=demo_page.LOAD_MS)
+        page.wait_for_timeout(2000)
         page.evaluate("scrollTo(0, 0)")
         _save(name, page.screenshot(full_page=bool(opened)))
 

@@ -5,10 +5,13 @@ import type { ModelSource } from '../engine/protocol';
 import type { Runtime } from './engine';
 import { made, part, select } from './dom';
 
-/** Licences whose name does not say that they forbid something. */
-const RESTRICTIONS: readonly (readonly [RegExp, string])[] = [
-  [/non-?commercial|\bnc\b|nvidia|segformer/i, 'not for commercial use'],
-  [/^unknown$/i, 'ask its author before you use it'],
+/** What one should know of a model before one uses it, by its licence or its origin. */
+const WARNINGS: readonly (readonly [of: 'licence' | 'origin', RegExp, string])[] = [
+  ['licence', /non-?commercial|\bnc\b|nvidia/i, 'Not for commercial use.'],
+  // NVIDIA's SegFormer weights: the hub has their licence as "other".
+  ['origin', /segformer/i, 'Not for commercial use.'],
+  ['licence', /^unknown$/i, 'Ask its author before you use it.'],
+  ['origin', /^random/i, 'Its weights are random: it is here to be timed, and its mask means nothing.'],
 ];
 
 const LIST = new URL('./models/models.json', document.baseURI);
@@ -99,10 +102,11 @@ export class ModelChoice {
   }
 
   #licence(licence: string, origin: string): void {
-    const restriction = RESTRICTIONS.find(([pattern]) => pattern.test(`${licence} ${origin}`))?.[1];
+    const about = { licence, origin };
+    const warning = WARNINGS.find(([of, pattern]) => pattern.test(about[of]))?.[2];
     const line = part('licence');
     line.textContent = `Licence: ${licence}. Weights: ${origin}.`;
-    if (restriction !== undefined) line.append(' ', made('strong', `${restriction[0]?.toUpperCase()}${restriction.slice(1)}.`));
+    if (warning !== undefined) line.append(' ', made('strong', warning));
   }
 }
 
