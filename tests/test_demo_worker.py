@@ -127,6 +127,31 @@ def test_nothing_is_read_back_and_nothing_allocated_for_a_frame_and_a_readback_w
     assert page.evaluate("engine.counted()")["readbacks"] == on_page["readbacks"], "nor does the page"
 
 
+@pytest.mark.parametrize("step", ["webgpu-fp32", "wasm-2d"])
+def test_a_call_gets_what_is_shown_neither_mirrored_nor_compared(page: Page, step: str) -> None:
+    opened(page, "tiny", {"step": step}, {**engine.LOOK, "mode": "colour", "mirror": True})
+    image = np.random.default_rng(6).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    show(page, image)
+    mirrored = canvas(page)
+    page.evaluate("(look) => driver.post({ type: 'look', look })", {**engine.LOOK, "mode": "colour", "compare": 0.5})
+    pixels = page.evaluate(
+        """() => new Promise((resolve) => {
+            const write = (frame) => {
+                const context = new OffscreenCanvas(frame.codedWidth, frame.codedHeight).getContext('2d');
+                context.drawImage(frame, 0, 0);
+                frame.close();
+                resolve([...context.getImageData(0, 0, 64, 48).data]);
+            };
+            const writable = new WritableStream({ write });
+            driver.post({ type: 'share', writable }, [writable]);
+        })"""
+    )
+    shared = np.array(pixels, np.uint8).reshape(48, 64, 4)[..., :3]
+    # Drawing a video frame on a canvas may go through Y'CbCr's rounding.
+    assert np.abs(shared.astype(int) - mirrored[:, ::-1]).max() <= 2
+    assert np.abs(shared.astype(int) - image).mean() > 10
+
+
 def worker_heap(page: Page) -> Callable[[], int]:
     """Bytes of the newest worker's JS heap, ArrayBuffers included, after a collection."""
     session = page.context.new_cdp_session(page)

@@ -46,7 +46,7 @@ export async function run(job: Job): Promise<Record<string, string>[]> {
     await pipeline.before(frame);
     frame.close();
     if (output !== null) device.queue.writeBuffer(pipeline.output, 0, bytes(output));
-    await pipeline.after(context, sinceMs);
+    await pipeline.after({ shown: context, shared: null }, sinceMs);
     const answer: Record<string, string> = {};
     // First, while the canvas still has what was drawn.
     if (job.want.includes('canvas')) answer['canvas'] = text(pixels(canvas));

@@ -27,6 +27,7 @@ export class CanvasRenderer implements Renderer {
   #look: Look;
   #picture: ImageBitmap | null = null;
   #context: Context | null = null;
+  #shared: Context | null = null;
   #work: Context = context2d({ height: 1, width: 1 }, true);
   #person: Context = context2d({ height: 1, width: 1 });
   #small: Context = context2d({ height: 1, width: 1 }, true);
@@ -45,6 +46,11 @@ export class CanvasRenderer implements Renderer {
     this.#context = canvas.getContext('2d', { alpha: false });
     if (this.#context) Object.assign(canvas, this.#size);
     return this.#context !== null;
+  }
+
+  share(canvas: OffscreenCanvas | null): void {
+    this.#shared = canvas?.getContext('2d', { alpha: false }) ?? null;
+    if (this.#shared) Object.assign(this.#shared.canvas, this.#size);
   }
 
   look(look: Look): void {
@@ -88,11 +94,6 @@ export class CanvasRenderer implements Renderer {
     if (timing !== 'no') onTimed({ clock: 'wall', stages });
   }
 
-  redraw(): Promise<void> {
-    this.#draw();
-    return Promise.resolve();
-  }
-
   idle(): Promise<void> {
     return Promise.resolve();
   }
@@ -115,7 +116,7 @@ export class CanvasRenderer implements Renderer {
     this.#small = context2d({ height: Math.round(size.height * shrink), width: Math.round(size.width * shrink) }, true);
     this.#memory = new Memory();
     this.#mask = null;
-    if (this.#context) Object.assign(this.#context.canvas, size);
+    for (const context of [this.#context, this.#shared]) if (context) Object.assign(context.canvas, size);
     this.#onSize(size);
   }
 
@@ -135,23 +136,28 @@ export class CanvasRenderer implements Renderer {
   }
 
   #draw(): void {
-    const context = this.#context;
-    if (context === null) return;
-    const { mode, mirror, compare } = this.#look;
+    const cut = this.#look.mode !== 'off' && this.#mask !== null;
+    if (this.#mask !== null && cut) this.#cutOut(this.#mask);
+    if (cut && this.#look.mode === 'blur') this.#blurBehind();
+    if (this.#context) this.#compose(this.#context, cut, this.#look);
+    if (this.#shared) this.#compose(this.#shared, cut, { mirror: false, compare: null });
+  }
+
+  /** `cut`: whether the person is cut out, and stands before something else. */
+  #compose(context: Context, cut: boolean, { mirror, compare }: Pick<Look, 'mirror' | 'compare'>): void {
     const { width, height } = this.#size;
     context.setTransform(mirror ? -1 : 1, 0, 0, 1, mirror ? width : 0, 0);
-    if (mode === 'off' || this.#mask === null) {
-      context.drawImage(this.#work.canvas, 0, 0);
-    } else {
-      this.#cutOut(this.#mask);
+    if (cut) {
       this.#drawBehind(context);
       context.drawImage(this.#person.canvas, 0, 0);
+    } else {
+      context.drawImage(this.#work.canvas, 0, 0);
     }
     if (compare === null) return;
-    const shown = compare * width;
+    const left = compare * width;
     context.save();
     context.beginPath();
-    context.rect(mirror ? width - shown : 0, 0, shown, height);
+    context.rect(mirror ? width - left : 0, 0, left, height);
     context.clip();
     context.drawImage(this.#work.canvas, 0, 0);
     context.restore();
@@ -177,21 +183,25 @@ export class CanvasRenderer implements Renderer {
     person.drawImage(this.#alpha.canvas, region.left, region.top, region.width, region.height);
   }
 
+  /** The background, small and blurred, on `#small`. */
+  #blurBehind(): void {
+    const small = this.#small;
+    const { width: across, height: down } = small.canvas;
+    small.globalCompositeOperation = 'copy';
+    small.drawImage(this.#person.canvas, 0, 0, across, down);
+    const { data } = small.getImageData(0, 0, across, down);
+    small.drawImage(this.#work.canvas, 0, 0, across, down);
+    const picture = small.getImageData(0, 0, across, down);
+    const person = Float32Array.from({ length: across * down }, (_, i) => (data[4 * i + 3] ?? 0) / 255);
+    blurBehind(picture, person, this.#look.blur * WIDEST * Math.min(across, down));
+    small.putImageData(picture, 0, 0);
+  }
+
   #drawBehind(context: Context): void {
-    const { mode, colour, blur } = this.#look;
+    const { mode, colour } = this.#look;
     const { width, height } = this.#size;
     if (mode === 'blur') {
-      const small = this.#small;
-      const { width: across, height: down } = small.canvas;
-      small.globalCompositeOperation = 'copy';
-      small.drawImage(this.#person.canvas, 0, 0, across, down);
-      const { data } = small.getImageData(0, 0, across, down);
-      small.drawImage(this.#work.canvas, 0, 0, across, down);
-      const picture = small.getImageData(0, 0, across, down);
-      const person = Float32Array.from({ length: across * down }, (_, i) => (data[4 * i + 3] ?? 0) / 255);
-      blurBehind(picture, person, blur * WIDEST * Math.min(across, down));
-      small.putImageData(picture, 0, 0);
-      context.drawImage(small.canvas, 0, 0, width, height);
+      context.drawImage(this.#small.canvas, 0, 0, width, height);
     } else if (mode === 'picture' && this.#picture) {
       const cover = Math.max(width / this.#picture.width, height / this.#picture.height);
       const [w, h] = [this.#picture.width * cover, this.#picture.height * cover];

@@ -114,10 +114,13 @@ export class Engine {
         return this.#status(this.#idle() ? 'paused' : 'running');
       case 'share': {
         const track = this.#sharing.start(command.writable ?? null);
+        this.#top?.renderer.share(this.#sharing.canvas);
+        this.#redraw();
         return this.#post({ type: 'shared', track }, track ? [track] : []);
       }
       case 'unshare':
-        return this.#sharing.stop();
+        this.#sharing.stop();
+        return this.#top?.renderer.share(null);
       case 'bench':
         this.#bench = new Bench(command.frames);
         return this.#redraw();
@@ -163,6 +166,7 @@ export class Engine {
         const { renderer } = this.#top;
         renderer.look(this.#look);
         renderer.picture(this.#picture);
+        if (this.#sharing.active) renderer.share(this.#sharing.fresh());
         this.#lastUs = null;
         this.#counter = new Counter();
         this.#attach();
@@ -311,7 +315,7 @@ export class Engine {
       if (bench || this.#cold.firstFrameMs === null) await renderer.idle();
       const ms = performance.now() - started;
       this.#counter.frame(ms);
-      this.#sharing.give(canvas, timestampUs);
+      this.#sharing.give(timestampUs);
       if (this.#cold.firstFrameMs === null) {
         this.#cold = { ...this.#cold, firstFrameMs: ms, downloadedBytes: downloadedBytes() };
         this.#status('running');

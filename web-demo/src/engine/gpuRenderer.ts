@@ -19,6 +19,7 @@ export class GpuRenderer implements Renderer {
   #picture: ImageBitmap | null = null;
   #canvas: OffscreenCanvas | null = null;
   #context: GPUCanvasContext | null = null;
+  #shared: GPUCanvasContext | null = null;
   #pipeline: Pipeline | null = null;
   /** WebAssembly's way in: the network's input, mapped. */
   #staging: GPUBuffer | null = null;
@@ -34,13 +35,15 @@ export class GpuRenderer implements Renderer {
   }
 
   attach(canvas: OffscreenCanvas): boolean {
-    const context = canvas.getContext('webgpu');
+    const context = this.#contextOf(canvas);
     if (context === null) return false;
-    context.configure({ device: this.#device, format: this.#kernels.format, alphaMode: 'opaque' });
     this.#canvas = canvas;
     this.#context = context;
-    if (this.#pipeline) Object.assign(canvas, this.#pipeline.frame);
     return true;
+  }
+
+  share(canvas: OffscreenCanvas | null): void {
+    this.#shared = canvas && this.#contextOf(canvas);
   }
 
   look(look: Look): void {
@@ -67,7 +70,7 @@ export class GpuRenderer implements Renderer {
       done();
       if (pipeline.needsMask) await this.#infer(pipeline);
       if (pipeline.needsMask) await wall?.between('inference');
-      await pipeline.after(context, sinceMs, wall?.between);
+      await pipeline.after({ shown: context, shared: this.#shared }, sinceMs, wall?.between);
     } finally {
       if (timer) timer.active = false;
     }
@@ -79,12 +82,6 @@ export class GpuRenderer implements Renderer {
     }
   }
 
-  async redraw(): Promise<void> {
-    await this.#earlier;
-    if (this.#context && this.#pipeline) await this.#pipeline.after(this.#context, Infinity);
-    this.#earlier = this.#device.queue.onSubmittedWorkDone();
-  }
-
   idle(): Promise<void> {
     return this.#device.queue.onSubmittedWorkDone();
   }
@@ -94,6 +91,13 @@ export class GpuRenderer implements Renderer {
     this.#staging?.destroy();
     this.#timer?.destroy();
     await this.network.model.dispose();
+  }
+
+  #contextOf(canvas: OffscreenCanvas): GPUCanvasContext | null {
+    const context = canvas.getContext('webgpu');
+    context?.configure({ device: this.#device, format: this.#kernels.format, alphaMode: 'opaque' });
+    if (context && this.#pipeline) Object.assign(canvas, this.#pipeline.frame);
+    return context;
   }
 
   async #infer(pipeline: Pipeline): Promise<void> {
@@ -131,6 +135,7 @@ export class GpuRenderer implements Renderer {
     if (this.#picture) pipeline.scene.picture(this.#picture);
     this.#pipeline = pipeline;
     if (this.#canvas) Object.assign(this.#canvas, size);
+    if (this.#shared) Object.assign(this.#shared.canvas, size);
     this.#onSize(size);
     return pipeline;
   }

@@ -18,6 +18,8 @@ export interface Renderer {
   readonly kind: 'gpu' | '2d';
   /** Draw on this canvas from now on. False: it has a context of the other kind already. */
   attach(canvas: OffscreenCanvas): boolean;
+  /** Draw on this one too, neither mirrored nor compared, for those on the other side of a call; null: no more. */
+  share(canvas: OffscreenCanvas | null): void;
   look(look: Look): void;
   /** Behind the person in mode `picture`. The bitmap stays the caller's. */
   picture(bitmap: ImageBitmap | null): void;
@@ -26,8 +28,6 @@ export interface Renderer {
    * or Infinity. Resolves when its work is handed to the GPU. `onTimed` may be called later, or never.
    */
   show(frame: Frame, sinceMs: number, done: () => void, timing: Timing, onTimed: (timed: Timed) => void): Promise<void>;
-  /** Show the last frame again, after the look has changed; the network is not asked again. */
-  redraw(): Promise<void>;
   /** Resolves when all that was handed over is drawn. */
   idle(): Promise<void>;
   dispose(): Promise<void>;

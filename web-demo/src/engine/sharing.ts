@@ -7,6 +7,8 @@ interface VideoTrackGenerator {
 }
 
 export class Sharing {
+  /** What is shared is drawn here, beside the page's own canvas; null: nothing is. */
+  canvas: OffscreenCanvas | null = null;
   #writer: WritableStreamDefaultWriter<VideoFrame> | null = null;
 
   get active(): boolean {
@@ -17,21 +19,27 @@ export class Sharing {
   start(writable: WritableStream<VideoFrame> | null): MediaStreamTrack | null {
     this.stop();
     if (writable) {
-      this.#writer = writable.getWriter();
+      this.#open(writable);
       return null;
     }
     const Generator = (globalThis as { VideoTrackGenerator?: new () => VideoTrackGenerator }).VideoTrackGenerator;
     if (Generator === undefined) return null;
     const generator = new Generator();
-    this.#writer = generator.writable.getWriter();
+    this.#open(generator.writable);
     return generator.track;
   }
 
-  /** What the canvas shows now. Left out where the other side is still busy with an earlier frame. */
-  give(canvas: OffscreenCanvas, timestampUs: number): void {
+  /** Another canvas, for another renderer: one cannot change its context. */
+  fresh(): OffscreenCanvas {
+    this.canvas = new OffscreenCanvas(1, 1);
+    return this.canvas;
+  }
+
+  /** What the canvas has now. Left out where the other side is still busy with an earlier frame. */
+  give(timestampUs: number): void {
     const writer = this.#writer;
-    if (writer === null || (writer.desiredSize ?? 0) <= 0) return;
-    const frame = new VideoFrame(canvas, { timestamp: timestampUs });
+    if (writer === null || this.canvas === null || (writer.desiredSize ?? 0) <= 0) return;
+    const frame = new VideoFrame(this.canvas, { timestamp: timestampUs });
     writer.write(frame).catch(() => {
       frame.close();
       this.stop();
@@ -41,6 +49,12 @@ export class Sharing {
   stop(): void {
     const writer = this.#writer;
     this.#writer = null;
+    this.canvas = null;
     void writer?.close().catch(() => undefined);
+  }
+
+  #open(writable: WritableStream<VideoFrame>): void {
+    this.#writer = writable.getWriter();
+    this.fresh();
   }
 }

@@ -19,6 +19,12 @@ export const sizeOf = (frame: Frame): Size =>
     ? { height: frame.height, width: frame.width }
     : { height: frame.displayHeight, width: frame.displayWidth };
 
+/** What is drawn on: the page's canvas, and one that calls get, if there is one. */
+export interface Canvases {
+  shown: GPUCanvasContext;
+  shared: GPUCanvasContext | null;
+}
+
 /** A stage that is a pass of ours. */
 interface Stage {
   name: PassName;
@@ -87,8 +93,8 @@ export class Pipeline {
     await this.#submit(stages, between);
   }
 
-  /** The network's output onto the canvas. `sinceMs`: since the frame before, Infinity where there is none. */
-  async after(canvas: GPUCanvasContext, sinceMs: number, between?: Between): Promise<void> {
+  /** The network's output onto the canvases. `sinceMs`: since the frame before, Infinity where there is none. */
+  async after({ shown, shared }: Canvases, sinceMs: number, between?: Between): Promise<void> {
     const { matting, scene } = this;
     const stages: Stage[] = [];
     if (this.needsMask) {
@@ -102,7 +108,8 @@ export class Pipeline {
     stages.push({
       name: 'composite',
       encode: (encoder) => {
-        scene.encodeComposite(encoder, canvas, this.#timer?.writes('composite'));
+        scene.encodeComposite(encoder, shown, 'shown', this.#timer?.writes('composite'));
+        if (shared) scene.encodeComposite(encoder, shared, 'shared');
         timer?.encodeResolve(encoder);
       },
     });

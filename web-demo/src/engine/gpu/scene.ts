@@ -16,6 +16,10 @@ const WIDEST = 0.05;
 const REACH = 3;
 const MOST_WEIGHTS = 64;
 
+/** Who sees it: the page, as in a mirror and with the slider; or others, as it is. */
+export type Audience = 'shown' | 'shared';
+const UNTURNED: Pick<Look, 'compare' | 'mirror'> = { compare: null, mirror: false };
+
 export class Scene {
   readonly shrink: Dispatch[];
   readonly blur: Dispatch[];
@@ -28,10 +32,11 @@ export class Scene {
   readonly #factor: number;
   readonly #weights: GPUBuffer;
   readonly #kernelSizes: GPUBuffer[];
-  readonly #uniform: GPUBuffer;
+  /** For the page, and for those on the other side of a call. */
+  readonly #uniforms: Record<Audience, GPUBuffer>;
   readonly #sampler: GPUSampler;
   #picture: GPUTexture;
-  #bindings: GPUBindGroup;
+  #bindings: Record<Audience, GPUBindGroup>;
   #look: Look;
 
   constructor(memory: Memory, kernels: Kernels, matted: GPUTexture, look: Look) {
@@ -53,7 +58,8 @@ export class Scene {
     this.blurred = texture('blurred');
     this.#weights = memory.storage('weights of the blur', MOST_WEIGHTS);
     this.#kernelSizes = [[1, 0], [0, 1]].map(([x = 0, y = 0]) => memory.uniform('kernel', packed([i32(x), i32(y), i32(0)])));
-    this.#uniform = memory.uniform('scene', new ArrayBuffer(64));
+    const scene = () => memory.uniform('scene', new ArrayBuffer(64));
+    this.#uniforms = { shown: scene(), shared: scene() };
     this.#sampler = device.createSampler({ magFilter: 'linear', minFilter: 'linear' });
     this.#picture = this.#newPicture(1, 1);
     const [kernelAcross, kernelDown] = this.#kernelSizes as [GPUBuffer, GPUBuffer];
@@ -82,14 +88,17 @@ export class Scene {
     const picture = this.#picture;
     const cover = Math.min(picture.width / width, picture.height / height);
     const scale = { x: (width * cover) / picture.width, y: (height * cover) / picture.height };
-    const scene = packed([
-      ...look.colour.map(f32), u32(MODES.indexOf(look.mode)),
-      f32(scale.x), f32(scale.y), f32((1 - scale.x) / 2), f32((1 - scale.y) / 2),
-      f32(width / (this.blurred.width * this.#factor)), f32(height / (this.blurred.height * this.#factor)),
-      f32(look.compare ?? 0), u32(Number(look.mirror)),
-      f32(look.lightWrap),
-    ]);
-    this.#device.queue.writeBuffer(this.#uniform, 0, scene);
+    for (const audience of ['shown', 'shared'] as const) {
+      const { compare, mirror } = audience === 'shown' ? look : UNTURNED;
+      const scene = packed([
+        ...look.colour.map(f32), u32(MODES.indexOf(look.mode)),
+        f32(scale.x), f32(scale.y), f32((1 - scale.x) / 2), f32((1 - scale.y) / 2),
+        f32(width / (this.blurred.width * this.#factor)), f32(height / (this.blurred.height * this.#factor)),
+        f32(compare ?? 0), u32(Number(mirror)),
+        f32(look.lightWrap),
+      ]);
+      this.#device.queue.writeBuffer(this.#uniforms[audience], 0, scene);
+    }
   }
 
   /** Put a picture behind the person in mode `picture`. */
@@ -104,14 +113,14 @@ export class Scene {
     this.look(this.#look);
   }
 
-  encodeComposite(encoder: GPUCommandEncoder, canvas: GPUCanvasContext, timestampWrites?: GPURenderPassTimestampWrites): void {
+  encodeComposite(encoder: GPUCommandEncoder, canvas: GPUCanvasContext, audience: Audience, timestampWrites?: GPURenderPassTimestampWrites): void {
     const pass = encoder.beginRenderPass({
       label: 'composite',
       colorAttachments: [{ view: canvas.getCurrentTexture().createView(), loadOp: 'clear', storeOp: 'store' }],
       ...(timestampWrites && { timestampWrites }),
     });
     pass.setPipeline(this.#kernels.composite);
-    pass.setBindGroup(0, this.#bindings);
+    pass.setBindGroup(0, this.#bindings[audience]);
     pass.draw(3);
     pass.end();
   }
@@ -121,9 +130,10 @@ export class Scene {
       GPUTextureUsage.TEXTURE_BINDING | GPUTextureUsage.COPY_DST | GPUTextureUsage.RENDER_ATTACHMENT);
   }
 
-  #bind(): GPUBindGroup {
-    const resources = [this.#uniform, this.#matted, this.blurred, this.#picture, this.#sampler];
-    return bound(this.#device, this.#kernels.composite, resources);
+  #bind(): Record<Audience, GPUBindGroup> {
+    const of = (audience: Audience) =>
+      bound(this.#device, this.#kernels.composite, [this.#uniforms[audience], this.#matted, this.blurred, this.#picture, this.#sampler]);
+    return { shown: of('shown'), shared: of('shared') };
   }
 }
 
