@@ -7,6 +7,8 @@
 #   make digits     train the project's own network again, over its committed weights, and examine it
 #   make grid       every target in every precision: bytes, accuracy, latency, as tables (an hour; goes on where killed)
 #   make bench      export time, memory, latency and int8 accuracy beside Optimum, coremltools, litert-torch, as ratios
+#   make web-demo   background blur in a browser: its models exported and proven, built, served on this machine
+#   make bench-web  that page beside MediaPipe's own, the same network in the same browser, as ratios
 #   make lint       ruff, mypy --strict, tsc
 
 PYTHON ?= python3
@@ -15,7 +17,7 @@ BIN    := $(VENV)/bin
 OUT    ?= build/selfie
 
 .DELETE_ON_ERROR:
-.PHONY: setup webgpu-f16 export test test-all digits grid bench lint format generate clean
+.PHONY: setup webgpu-f16 export test test-all digits grid bench web-demo bench-web lint format generate clean
 
 setup: $(VENV)/.installed web-demo/node_modules/.installed $(VENV)/.browser $(VENV)/legacy/.installed
 
@@ -76,6 +78,18 @@ bench: setup
 	$(BIN)/python tests/bench_tflite.py
 	$(BIN)/python tests/bench_onnx_int8.py
 
+# Its models take minutes the first time. The page is in web-demo/dist, for any host.
+web-demo: setup web-demo/public/models/models.json
+	npm run --silent build --prefix web-demo
+	npm run --silent preview --prefix web-demo
+
+web-demo/public/models/models.json: web-demo/prepare.py | setup
+	$(BIN)/python $<
+
+bench-web: setup web-demo/public/models/models.json
+	npm run --silent build --prefix web-demo
+	$(BIN)/python tests/bench_web.py
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -91,4 +105,4 @@ generate: setup
 	$(BIN)/python -m vitexport_targets.webgpu.generate_types
 
 clean:
-	rm -rf build exports .mypy_cache .ruff_cache .pytest_cache
+	rm -rf build exports web-demo/dist web-demo/public/models web-demo/public/sample .mypy_cache .ruff_cache .pytest_cache

@@ -52,12 +52,17 @@ def person() -> NDArray[np.float32]:
 
 def composites(count: int, seed: int) -> list[Picture]:
     """uint8 (SIDE, SIDE, 3) each; the same for the same seed."""
+    return [picture for picture, _ in with_alpha(count, seed)]
+
+
+def with_alpha(count: int, seed: int) -> list[tuple[Picture, NDArray[np.float32]]]:
+    """As ``composites``, each with how much of every pixel is the person: float32 (SIDE, SIDE), 0..1."""
     random = np.random.default_rng(seed)
     behind = [probe.image for probe in photos.probes(None)[1:4]]
     return [_composite(random, behind[i % len(behind)]) for i in range(count)]
 
 
-def _composite(random: np.random.Generator, photo: Picture) -> Picture:
+def _composite(random: np.random.Generator, photo: Picture) -> tuple[Picture, NDArray[np.float32]]:
     ground = _resized(_part(random, photo.astype(np.float32) / 255), (SIDE, SIDE))
     if random.random() < 0.5:
         ground = ground[:, ::-1]
@@ -70,7 +75,8 @@ def _composite(random: np.random.Generator, photo: Picture) -> Picture:
     rows, columns = (slice(max(0, at), min(SIDE, at + size)) for at, size in ((top, height), (left, her.shape[1])))
     layer[rows, columns] = her[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
     alpha = layer[..., 3:]
-    return ((layer[..., :3] * alpha + ground * (1 - alpha)) * 255).round().astype(np.uint8)
+    picture = ((layer[..., :3] * alpha + ground * (1 - alpha)) * 255).round().astype(np.uint8)
+    return picture, layer[..., 3]
 
 
 def _part(random: np.random.Generator, image: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -117,3 +117,74 @@ def test_what_cannot_run_says_why(elsewhere: Page) -> None:
         }"""
     )
     assert message == "UnavailableError: fp16 on webgpu: adapter has no shader-f16"
+
+
+def test_on_buffers_of_the_gpu_it_answers_the_same_and_reads_nothing_back(elsewhere: Page) -> None:
+    """The second run allocates no buffer either."""
+    answer = elsewhere.evaluate(
+        """async () => {
+            const { load } = await import('/models/tiny/vitexport.js');
+            const device = await (await navigator.gpu.requestAdapter()).requestDevice();
+            const model = await load('/models/tiny/', { device, precision: 'fp32' });
+            const { input_shape: shape, outputs: [output] } = model.info.rung;
+            const values = Float32Array.from({ length: shape.reduce((a, b) => a * b) }, (_, i) => Math.sin(i));
+            const expected = [...(await model.runTensor(values)).outputs[output.name].data];
+            const { STORAGE, COPY_SRC, COPY_DST, MAP_READ } = GPUBufferUsage;
+            const buffer = (length, usage) => device.createBuffer({ size: 4 * length, usage });
+            const input = buffer(values.length, STORAGE | COPY_SRC | COPY_DST);
+            const result = buffer(expected.length, STORAGE | COPY_SRC | COPY_DST);
+            const staging = buffer(expected.length, MAP_READ | COPY_DST);
+            const calls = { mapAsync: 0, createBuffer: 0 };
+            for (const [type, name] of [[GPUBuffer, 'mapAsync'], [GPUDevice, 'createBuffer']]) {
+                const original = type.prototype[name];
+                type.prototype[name] = function (...rest) { calls[name]++; return original.apply(this, rest); };
+            }
+            device.queue.writeBuffer(input, 0, values);
+            await model.runOnGpu(input, { [output.name]: result });
+            calls.createBuffer = 0;
+            await model.runOnGpu(input, { [output.name]: result });
+            const onGpu = { ...calls };
+            await model.runTensor(values);
+            const encoder = device.createCommandEncoder();
+            encoder.copyBufferToBuffer(result, 0, staging, 0, staging.size);
+            device.queue.submit([encoder.finish()]);
+            const planted = calls.mapAsync;
+            await staging.mapAsync(GPUMapMode.READ);
+            const actual = [...new Float32Array(staging.getMappedRange())];
+            await model.dispose();
+            return { expected, actual, onGpu, planted };
+        }"""
+    )
+    assert answer["actual"] == answer["expected"]
+    assert answer["onGpu"] == {"mapAsync": 0, "createBuffer": 0}
+    assert answer["planted"] > 0, "a readback would have been counted"
+
+
+def test_a_bundle_that_lies_on_no_server_is_loaded_from_what_the_page_has(elsewhere: Page) -> None:
+    asked, check = elsewhere.evaluate(
+        """async () => {
+            const { load } = await import('/models/tiny/vitexport.js');
+            const asked = [];
+            const model = await load('https://nowhere.invalid/dropped/', {
+                provider: 'wasm',
+                runtime: { builds: (await (await fetch('/models/tiny/manifest.json')).json()).runtime.builds,
+                           base: new URL('/models/tiny/', location.href) },
+                fetch: ({ pathname }) => {
+                    asked.push(pathname);
+                    return fetch(pathname.replace('/dropped/', '/models/tiny/'));
+                },
+            });
+            const check = await model.spotCheck();
+            await model.dispose();
+            return [asked, check];
+        }"""
+    )
+    assert check["verdict"] == "passed", check
+    assert check["worst"] <= check["tolerance"]
+    # A spot check fetches the photo and the answer, and not the tensor that Python made of the photo.
+    assert sorted(asked) == [
+        "/dropped/golden/0.32x32.logits.f32",
+        "/dropped/golden/0.png",
+        "/dropped/manifest.json",
+        "/dropped/model_fp32.onnx",
+    ]

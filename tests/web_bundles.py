@@ -21,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 import models
 from vitexport import bundle as bundles
 from vitexport import capture, photos, proof, toolchain
+from vitexport import models as presets
 from vitexport.contract import Bundle, ExportRequest, FileEntry, SourceModel
 from vitexport.manifest import MANIFEST_NAME, encode, read_bundle
 from vitexport_targets import _chromium
@@ -40,6 +41,15 @@ def whole(network: str, precisions: tuple[str, ...] = ("fp32", "fp16"), **option
     request = ExportRequest(model=network, precisions=precisions, **options)  # type: ignore[arg-type]
     source = capture.capture(getattr(models, network)(), network, photos.probes(None))
     return filled(folder, request, source)[0]
+
+
+@cache
+def preset(model: str, precisions: tuple[str, ...] = ("fp32",)) -> Bundle:
+    """The bundle of a preset with its own weights. Shared: copy it before changing it."""
+    folder = Path(mkdtemp(prefix="vitexport-test-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    request = ExportRequest(model=model, precisions=precisions)
+    return filled(folder, request, capture.capture(presets.build(request), model, photos.probes(None)))[0]
 
 
 def filled(folder: Path, request: ExportRequest, *sources: SourceModel) -> tuple[Bundle, ...]:

@@ -30,6 +30,8 @@ export { BundleError, UnavailableError, personMask };
 /** @typedef {import('./vitexport/ort.js').BuildName} BuildName */
 /** @typedef {import('./vitexport/ort.js').Builds} Builds */
 /** @typedef {import('./vitexport/files.js').Progress} Progress */
+/** @typedef {import('./vitexport/files.js').Fetch} Fetch */
+/** @typedef {import('./vitexport/files.js').Source} Source */
 /** @typedef {import('./vitexport/model.js').Model} LoadedModel */
 /** @typedef {import('./vitexport/model.js').Choice} Choice */
 /** @typedef {import('./vitexport/model.js').Info} Info */
@@ -53,6 +55,8 @@ export { BundleError, UnavailableError, personMask };
  * @property {number} [threads] WebAssembly threads. More than one needs a cross-origin isolated page.
  * @property {boolean} [verbose] Write the runtime's own log, with the placement of every node, to the console.
  * @property {(progress: Progress) => void} [onProgress] Called while the model's files are fetched.
+ * @property {Fetch} [fetch] How the bundle's files are had, where they lie on no server (dropped onto the page, say);
+ *   the runtime's are not had so: name them with `runtime` or `ort`.
  */
 
 /**
@@ -64,7 +68,7 @@ export { BundleError, UnavailableError, personMask };
  * @returns {Promise<LoadedModel>} throws `BundleError` (damaged, incomplete) or `UnavailableError` (cannot run here)
  */
 export async function load(url, options = {}) {
-  const source = await fetchManifest(new URL(url, globalThis.location.href));
+  const source = await fetchManifest(new URL(url, globalThis.location.href), options.fetch);
   const rungs = rankRungs(source.manifest.rungs, options);
   const { budgetMs } = options;
   for (const rung of rungs) {
@@ -76,11 +80,12 @@ export async function load(url, options = {}) {
 }
 
 /**
- * @param {{manifest: Manifest, base: URL}} source
+ * @param {Source} source
  * @param {Rung} rung
  * @param {LoadOptions} options
  */
-async function loadRung({ manifest, base }, rung, options) {
+async function loadRung(source, rung, options) {
+  const { manifest, base } = source;
   const started = performance.now();
   const gpu = await findGpu(options);
   try {
@@ -91,7 +96,7 @@ async function loadRung({ manifest, base }, rung, options) {
     const build = options.build ?? buildFor(usesGpu);
     const ort = options.ort ?? (await loadOrt(options.runtime ?? { builds: manifest.runtime?.builds ?? {}, base }, build));
     if (options.threads !== undefined) ort.env.wasm.numThreads = options.threads;
-    const { chosen, session } = await openFirst({ manifest, rung, base, ort, gpu, candidates, options });
+    const { chosen, session } = await openFirst({ source, rung, ort, gpu, candidates, options });
     const onGpu = chosen.provider === 'webgpu' && typeof gpu !== 'string' ? gpu : null;
     /** @type {Info} */
     const info = {
@@ -108,7 +113,7 @@ async function loadRung({ manifest, base }, rung, options) {
       loadMs: performance.now() - started,
     };
     if (onGpu === null) release(gpu, options);
-    return new Model({ base, ort, session, gpu: onGpu, ownsDevice: !options.device, variant: chosen.variant, info });
+    return new Model({ source, ort, session, gpu: onGpu, ownsDevice: !options.device, variant: chosen.variant, info });
   } catch (error) {
     release(gpu, options);
     throw error;
@@ -148,12 +153,12 @@ function refusal(rung, candidates, { precision }) {
 
 /**
  * Open the candidates in order until the runtime accepts one; each refusal becomes that candidate's obstacle.
- * @param {{manifest: Manifest, rung: Rung, base: URL, ort: Ort, gpu: Gpu | string, candidates: Candidate[], options: LoadOptions}} context
+ * @param {{source: Source, rung: Rung, ort: Ort, gpu: Gpu | string, candidates: Candidate[], options: LoadOptions}} context
  */
-async function openFirst({ manifest, rung, base, ort, gpu, candidates, options }) {
+async function openFirst({ source, rung, ort, gpu, candidates, options }) {
   for (const candidate of candidates) {
     if (candidate.obstacle !== null) continue;
-    const files = await fetchModel(manifest, base, candidate.variant, options);
+    const files = await fetchModel(source, candidate.variant, options);
     try {
       const session = await exclusively(ort, () => openSession(ort, files, candidate.provider, gpu, options));
       return { chosen: candidate, session };
@@ -161,21 +166,20 @@ async function openFirst({ manifest, rung, base, ort, gpu, candidates, options }
       candidate.obstacle = `the runtime refused it (${sentence(refused)})`;
     }
   }
-  throw new Error(`onnxruntime-web cannot load ${manifest.model}. ${refusal(rung, candidates, options)}`);
+  throw new Error(`onnxruntime-web cannot load ${source.manifest.model}. ${refusal(rung, candidates, options)}`);
 }
 
 /** @typedef {{path: string, data: Uint8Array<ArrayBuffer>}} ModelFile */
 
 /**
- * @param {Manifest} manifest
- * @param {URL} base
+ * @param {Source} source
  * @param {Variant} variant
  * @param {LoadOptions} options
  * @returns {Promise<ModelFile[]>} the graph first, then its weight shards
  */
-function fetchModel(manifest, base, variant, { onProgress }) {
+function fetchModel(source, variant, { onProgress }) {
   return Promise.all(
-    variant.files.map(async (path) => ({ path, data: await fetchVerified(manifest, base, path, onProgress) })),
+    variant.files.map(async (path) => ({ path, data: await fetchVerified(source, path, onProgress) })),
   );
 }
 

@@ -4,6 +4,8 @@ import { BundleError } from './errors.js';
 
 /** @typedef {import('../manifest').Manifest} Manifest */
 /** @typedef {{file: string, loadedBytes: number, totalBytes: number}} Progress */
+/** Gives what lies at an address, as the global `fetch` does. @typedef {(address: URL) => Promise<Response>} Fetch */
+/** A bundle: its manifest, where its files lie, and how they are had. @typedef {{manifest: Manifest, base: URL, get: Fetch}} Source */
 
 export const SCHEMA_VERSION = 1;
 
@@ -12,17 +14,18 @@ export const canVerify = () => globalThis.crypto?.subtle !== undefined;
 
 /**
  * @param {URL} url of the bundle's folder (ending in `/`) or of its manifest
- * @returns {Promise<{manifest: Manifest, base: URL}>}
+ * @param {Fetch} [get]
+ * @returns {Promise<Source>}
  */
-export async function fetchManifest(url) {
+export async function fetchManifest(url, get = (address) => fetch(address)) {
   const address = url.pathname.endsWith('/') ? new URL('manifest.json', url) : url;
-  const response = await request(address);
+  const response = await request(address, get);
   /** @type {unknown} */
   const parsed = await response.json().catch((/** @type {unknown} */ cause) => {
     throw new BundleError(`${address.href} is not JSON. Is it a vitexport bundle's manifest?`, { cause });
   });
   assertManifest(parsed, address);
-  return { manifest: parsed, base: new URL('.', address) };
+  return { manifest: parsed, base: new URL('.', address), get };
 }
 
 /**
@@ -42,16 +45,15 @@ function assertManifest(value, address) {
 
 /**
  * The bytes of a file named in the manifest.
- * @param {Manifest} manifest
- * @param {URL} base
+ * @param {Source} source
  * @param {string} path
  * @param {(progress: Progress) => void} [onProgress]
  * @returns {Promise<Uint8Array<ArrayBuffer>>} throws `BundleError` where they are not those that were exported
  */
-export async function fetchVerified(manifest, base, path, onProgress) {
+export async function fetchVerified({ manifest, base, get }, path, onProgress) {
   const entry = manifest.files.find((file) => file.path === path);
   if (entry === undefined) throw new BundleError(`The manifest does not list '${path}'. Export the model again.`);
-  const bytes = await read(await request(new URL(path, base)), entry.bytes, (loadedBytes) =>
+  const bytes = await read(await request(new URL(path, base), get), entry.bytes, (loadedBytes) =>
     onProgress?.({ file: path, loadedBytes, totalBytes: entry.bytes }),
   );
   if (bytes.byteLength !== entry.bytes) {
@@ -63,9 +65,12 @@ export async function fetchVerified(manifest, base, path, onProgress) {
   return bytes;
 }
 
-/** @param {URL} address */
-export async function request(address) {
-  const response = await fetch(address).catch((/** @type {unknown} */ cause) => {
+/**
+ * @param {URL} address
+ * @param {Fetch} [get]
+ */
+export async function request(address, get = (url) => fetch(url)) {
+  const response = await get(address).catch((/** @type {unknown} */ cause) => {
     throw new BundleError(`${address.href} cannot be reached. Is the server running, and may this page fetch from it?`, { cause });
   });
   if (!response.ok) throw new BundleError(`${address.href} answered ${response.status}. Is the bundle complete?`);

@@ -12,6 +12,7 @@ import { read } from './readout.js';
 /** @typedef {import('../manifest').Rung} Rung */
 /** @typedef {import('../manifest').Variant} Variant */
 /** @typedef {import('./ort.js').Ort} Ort */
+/** @typedef {import('./files.js').Source} Source */
 /** @typedef {import('./device.js').Gpu} Gpu */
 /** @typedef {import('./device.js').Adapter} Adapter */
 /** @typedef {import('./choose.js').Provider} Provider */
@@ -36,7 +37,7 @@ import { read } from './readout.js';
  * @typedef {Inference & {readings: Record<string, Reading>, region: Region}} Answer
  */
 /**
- * @typedef {{base: URL, ort: Ort, session: import('onnxruntime-web').InferenceSession, gpu: Gpu | null,
+ * @typedef {{source: Source, ort: Ort, session: import('onnxruntime-web').InferenceSession, gpu: Gpu | null,
  *   ownsDevice: boolean, variant: Variant, info: Info}} Parts
  */
 
@@ -53,6 +54,8 @@ export class Model {
   #coldMs = null;
   /** @type {string | null} */
   #lost = null;
+  /** @type {WeakMap<GPUBuffer, import('onnxruntime-web').Tensor>} */
+  #tensors = new WeakMap();
 
   /** @param {Parts} parts */
   constructor(parts) {
@@ -99,7 +102,7 @@ export class Model {
       throw new Error(`${values.length} values are no whole number of ${picture.join(' x ')} pictures.`);
     }
     return exclusively(ort, async () => {
-      if (this.#lost !== null) throw new Error(`The GPU device was lost (${this.#lost || 'no reason given'}). Reload the page.`);
+      this.#assertDevice();
       const feeds = { [manifest.input_name]: new ort.Tensor('float32', values, [batch, ...picture]) };
       const started = performance.now();
       const results = await session.run(feeds, { logSeverityLevel: 2 });
@@ -107,6 +110,35 @@ export class Model {
       this.#coldMs ??= ms;
       const outputs = Object.fromEntries(Object.entries(results).map(([name, tensor]) => [name, toOutput(name, tensor)]));
       return { outputs, ms };
+    });
+  }
+
+  /**
+   * Run on the GPU's own buffers, in and out: nothing is read back, and nothing is allocated after the first run. Resolves
+   * when the work is handed to the queue: commands submitted later find the outputs complete.
+   *
+   * Buffers belong to the device that was given to `load`, have usage STORAGE | COPY_SRC | COPY_DST, and are not in use
+   * elsewhere until this resolves.
+   * @param {GPUBuffer} input float32 in `rung.input_shape`, preprocessed
+   * @param {Record<string, GPUBuffer>} outputs where each wanted output goes: float32 in the shape of its `OutputSpec`
+   * @returns {Promise<void>}
+   */
+  async runOnGpu(input, outputs) {
+    const { ort, session, gpu } = this.#parts;
+    const { manifest, rung } = this.info;
+    if (gpu === null) throw new Error('This model runs on WebAssembly, which has no use for buffers of the GPU.');
+    const feeds = { [manifest.input_name]: this.#tensor(input, rung.input_shape) };
+    /** @type {Record<string, import('onnxruntime-web').Tensor>} */
+    const fetches = {};
+    for (const [name, buffer] of Object.entries(outputs)) {
+      const spec = rung.outputs.find((output) => output.name === name);
+      if (spec === undefined) throw new Error(`This model has no output '${name}'. It has: ${rung.outputs.map((o) => o.name).join(', ')}.`);
+      fetches[name] = this.#tensor(buffer, spec.shape);
+    }
+    await exclusively(ort, async () => {
+      this.#assertDevice();
+      // Given tensors for all that it fetches, the runtime writes into them.
+      await session.run(feeds, fetches, { logSeverityLevel: 2 });
     });
   }
 
@@ -134,6 +166,18 @@ export class Model {
     }
     const timings = { loadMs: info.loadMs, coldMs: this.#coldMs ?? NaN, steadyMs: median(times), steadyRuns: times.length };
     return { ...judge(cases, variant), ...timings };
+  }
+
+  /**
+   * A part of the exam that a page can afford at every start: the first golden picture, made into the network's input
+   * here. No fetch of the tensor that Python made of it, which is several times the picture's size, and no timing.
+   * @returns {Promise<Pick<ExamResult, 'verdict' | 'reason' | 'metric' | 'worst' | 'tolerance'>>}
+   */
+  async spotCheck() {
+    const { variant, info } = this.#parts;
+    const cases = await Promise.all(info.rung.golden.slice(0, 1).map((golden) => this.#answer(golden)));
+    const { verdict, reason, metric, worst, tolerance } = judge(cases, variant);
+    return { verdict, reason, metric, worst, tolerance };
   }
 
   /** Median time of a steady inference here, from a few runs after the cold one. */
@@ -165,17 +209,41 @@ export class Model {
    * @returns {Promise<CaseResult>}
    */
   async #sit(golden) {
+    return this.#answer(golden, await this.#floats(golden.input));
+  }
+
+  /**
+   * @param {GoldenCase} golden
+   * @param {Float32Array} [input] Python's; without it, what is made of the photo here is run and compared with nothing
+   * @returns {Promise<CaseResult>}
+   */
+  async #answer(golden, input) {
     const { variant } = this.#parts;
     const { outputs: specs, preprocessing } = this.info.rung;
     const photo = await decode(new Blob([await this.#file(golden.photo)]));
-    const input = await this.#floats(golden.input);
     const made = this.#input(preprocessing.clip ? cut(photo, preprocessing.clip.frames) : [photo]);
     /** @type {Record<string, Float32Array>} */
     const expected = {};
     for (const [name, path] of Object.entries(golden.outputs)) expected[name] = await this.#floats(path);
-    const { outputs, ms } = await this.runTensor(input);
+    const { outputs, ms } = await this.runTensor(input ?? made);
     const off = distances(outputs, expected, specs, variant.metric);
-    return { name: golden.name, preprocessing: largestDifference(made, input), off, ms };
+    return { name: golden.name, preprocessing: input ? largestDifference(made, input) : 0, off, ms };
+  }
+
+  #assertDevice() {
+    if (this.#lost !== null) throw new Error(`The GPU device was lost (${this.#lost || 'no reason given'}). Reload the page.`);
+  }
+
+  /**
+   * @param {GPUBuffer} buffer
+   * @param {readonly number[]} dims
+   */
+  #tensor(buffer, dims) {
+    const known = this.#tensors.get(buffer);
+    if (known) return known;
+    const tensor = this.#parts.ort.Tensor.fromGpuBuffer(buffer, { dataType: 'float32', dims });
+    this.#tensors.set(buffer, tensor);
+    return tensor;
   }
 
   /** @param {string} path */
@@ -185,7 +253,8 @@ export class Model {
 
   /** @param {string} path */
   #file(path) {
-    return fetchVerified(this.info.manifest, this.#parts.base, path);
+    const { source } = this.#parts;
+    return fetchVerified(source, path);
   }
 
   /** Give back the GPU's and WebAssembly's memory. A device that the page brought stays as it is. */

@@ -18,7 +18,9 @@ const FRACTION_BITS = 32 - 8 - 2;
 const ONE = 2 ** FRACTION_BITS;
 const BICUBIC_A = -0.5;
 
-/** @type {Record<'bilinear' | 'bicubic' | 'lanczos', Kernel>} */
+/** @typedef {'bilinear' | 'bicubic' | 'lanczos'} Filter */
+
+/** @type {Record<Filter, Kernel>} */
 const KERNELS = {
   bilinear: { support: 1, weight: (x) => Math.max(0, 1 - Math.abs(x)) },
   bicubic: { support: 2, weight: (x) => keys(Math.abs(x)) },
@@ -45,17 +47,14 @@ function sinc(x) {
  * @param {Pixels} picture 3 or 4 channels; only the first three are read
  * @param {Size} size
  * @param {Window} window
- * @param {'nearest' | 'bilinear' | 'bicubic' | 'lanczos'} filter
+ * @param {'nearest' | Filter} filter
  * @returns {Uint8Array} window.height x window.width x 3
  */
 export function resample(picture, size, window, filter) {
   const sameSize = size.height === picture.height && size.width === picture.width;
   if (sameSize || filter === 'nearest') return pickNearest(picture, size, window);
-  const kernel = KERNELS[filter];
-  const across = size.width === picture.width ? copies(window.left, window.width)
-    : weights(picture.width, size.width, window.left, window.width, kernel);
-  const down = size.height === picture.height ? copies(window.top, window.height)
-    : weights(picture.height, size.height, window.top, window.height, kernel);
+  const across = taps(picture.width, size.width, window.left, window.width, filter);
+  const down = taps(picture.height, size.height, window.top, window.height, filter);
   return vertical(horizontal(picture, across, down), down, window);
 }
 
@@ -89,6 +88,23 @@ function nearest(input, output) {
   const indices = new Int32Array(output);
   for (let i = 0, at = step * 0.5; i < output; i++, at += step) indices[i] = Math.min(Math.trunc(at), input - 1);
   return indices;
+}
+
+/**
+ * How one axis is resized: which input pixels each output pixel is a weighted sum of. Whoever resizes elsewhere (in a
+ * shader, say) computes the same bytes from it: across first, then down, each sum plus one half shifted right by 22 bits
+ * and clipped to a byte.
+ * @param {number} input pixels of the picture
+ * @param {number} output pixels that these are resized to
+ * @param {number} first of those, the first one wanted
+ * @param {number} count how many are wanted
+ * @param {'nearest' | Filter} filter
+ * @returns {Taps}
+ */
+export function taps(input, output, first, count, filter) {
+  if (input === output) return copies(Int32Array.from({ length: count }, (_, i) => first + i));
+  if (filter === 'nearest') return copies(nearest(input, output).slice(first, first + count));
+  return weights(input, output, first, count, KERNELS[filter]);
 }
 
 /** @typedef {{starts: Int32Array, counts: Int32Array, weights: Int32Array, taps: number}} Taps `taps` weights a row. */
@@ -130,18 +146,12 @@ function weights(input, output, first, count, kernel) {
 }
 
 /**
- * The taps of an axis that keeps its size.
- * @param {number} first
- * @param {number} count
+ * The taps of output pixels that are one input pixel each.
+ * @param {Int32Array} starts
  * @returns {Taps}
  */
-function copies(first, count) {
-  return {
-    starts: Int32Array.from({ length: count }, (_, i) => first + i),
-    counts: new Int32Array(count).fill(1),
-    weights: new Int32Array(count).fill(ONE),
-    taps: 1,
-  };
+function copies(starts) {
+  return { starts, counts: new Int32Array(starts.length).fill(1), weights: new Int32Array(starts.length).fill(ONE), taps: 1 };
 }
 
 /**
