@@ -260,13 +260,15 @@ def test_frames_that_come_too_fast_are_dropped_and_never_queued(chromium: Browse
         page.add_init_script(flood)
         page.goto(f"{url}?source=sample&model=tiny_mask")
         running(page)
-        page.wait_for_timeout(1500)
-        found = report(page)
-        stats, dropped = found["stats"], found["page"]["droppedFrames"]
-        sent = page.evaluate("pushed")
-    assert dropped > 100
-    # A thousand frames were offered; of those that were handed over one at most is on its way.
-    assert stats["shown"] + stats["dropped"] <= sent <= stats["shown"] + stats["dropped"] + BEFORE_THE_FIRST
+        counted = []
+        for _ in range(2):
+            page.wait_for_timeout(1000)
+            found = report(page)
+            counted.append((page.evaluate("pushed"), found["stats"]["shown"] + found["stats"]["dropped"]))
+    assert found["page"]["droppedFrames"] > 100, "nothing came too fast"
+    (sent, done), (sent_later, done_later) = counted
+    # One on its way, and one that waits in the engine, at either time.
+    assert abs((sent_later - sent) - (done_later - done)) <= 4
 
 
 def test_a_still_is_saved_as_it_is_shown(still: Page):
