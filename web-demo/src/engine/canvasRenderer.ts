@@ -1,8 +1,9 @@
 /** Frames composited on a 2-D canvas, the network on WebAssembly: for browsers without WebGPU. No `filter`: Safari has none. */
 
 import { preprocess, seenRegion } from 'vitexport/vitexport/preprocess.js';
+import { personMask } from 'vitexport/vitexport/readout.js';
 import { blurBehind } from './cpu/backdrop';
-import { Memory, probabilities } from './cpu/mask';
+import { Memory } from './cpu/mask';
 import { sizeOf, type Frame } from './gpu/pipeline';
 import type { Network } from './network';
 import type { Look, Size, StageName } from './protocol';
@@ -79,14 +80,14 @@ export class CanvasRenderer implements Renderer {
       const input = preprocess(picture, preprocessing);
       lap('preprocess');
       const { outputs } = await model.runTensor(input);
-      const output = outputs[person.name];
-      if (output === undefined) throw new EngineError('model-damaged', `The model has no output '${person.name}', which its manifest names.`);
       lap('inference');
-      const mask = probabilities(output.data, person);
+      const output = outputs[person.name];
+      const seen = output && personMask({ person: person.person, scores: person.logits ? 'logits' : 'probabilities' }, output);
+      if (!seen) throw new EngineError('model-damaged', `The model has no output '${person.name}', which its manifest names.`);
       lap('person');
       const { temporal } = this.#look;
       const keep = temporal > 0 ? Math.exp(-sinceMs / (temporal * TIME_CONSTANT_MS)) : 0;
-      this.#mask = this.#memory.steady(mask, this.#colours(picture), person, keep);
+      this.#mask = this.#memory.steady(seen.mask, this.#colours(picture), person, keep);
       lap('temporal');
     }
     this.#draw();

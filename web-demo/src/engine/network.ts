@@ -13,17 +13,16 @@ export interface PersonOutput {
   classes: number;
   /** Which plane. */
   person: number;
-  /** Whether the planes are logits of all classes; else the person's probability. */
+  /** Whether the planes are logits, of all classes or of the person alone; else probabilities. */
   logits: boolean;
 }
 
 export function personOutput({ outputs }: Rung): PersonOutput {
-  for (const { name, meaning, shape, labels } of outputs) {
+  for (const { name, shape, person, scores } of outputs) {
+    if (person === null) continue;
     const [height = 0, width = 0] = shape.slice(-2);
     const classes = shape.slice(0, -2).reduce((a, b) => a * b, 1);
-    if (meaning === 'mask') return { name, height, width, classes, person: 0, logits: false };
-    const person = labels.indexOf('person');
-    if (meaning === 'segmentation' && person >= 0) return { name, height, width, classes, person, logits: true };
+    return { name, height, width, classes, person, logits: scores === 'logits' };
   }
   throw new EngineError('model-unsuited', 'This bundle has no output with a person in it: no mask, and no class named person.');
 }

@@ -1,18 +1,4 @@
-/** The mask on the CPU, for browsers without WebGPU: the formulas of `person.wgsl` and `temporal.wgsl`, at the mask's size. */
-
-import type { PersonOutput } from '../network';
-
-/** Probability of a person at each pixel of the mask. */
-export function probabilities(values: Float32Array, { height, width, classes, person, logits }: PersonOutput): Float32Array {
-  const area = height * width;
-  const own = values.subarray(person * area, (person + 1) * area);
-  if (!logits) return own.slice();
-  return Float32Array.from({ length: area }, (_, i) => {
-    let sum = 0; // of exp(other - own): the softmax without a division by an infinity
-    for (let c = 0; c < classes; c++) sum += Math.exp((values[c * area + i] ?? 0) - (own[i] ?? 0));
-    return 1 / sum;
-  });
-}
+/** The mask's steadiness on the CPU, for browsers without WebGPU: the formulas of `temporal.wgsl`, at the mask's size. */
 
 /** Where nothing moved, and where something did: see `temporal.wgsl`. */
 const QUIET = [0.012, 0.03] as const;

@@ -8,7 +8,8 @@ struct Output {
   classes: u32, person: u32,
   /// Of the input, whose pixels are the guide.
   guide_height: u32, guide_width: u32,
-  /// 1: the values are logits, and a softmax over the classes makes probabilities of them; 0: they are probabilities.
+  /// 1: the values are logits, and a softmax over the classes makes probabilities of them (of one, a sigmoid); 0: they
+  /// are probabilities. The rule is `personMask`'s, of vitexport.js.
   logits: u32,
 }
 
@@ -21,6 +22,7 @@ fn probability(i: u32) -> f32 {
   let area = output.height * output.width;
   let own = values[output.person * area + i];
   if (output.logits == 0) { return clamp(own, 0, 1); }
+  if (output.classes == 1) { return 1 / (1 + exp(min(-own, 80.0))); }
   var sum = 0.0;  // of exp(other - own): the softmax without a division by an infinity
   for (var c = 0u; c < output.classes; c++) { sum += exp(min(values[c * area + i] - own, 80.0)); }
   return 1 / sum;

@@ -67,7 +67,7 @@ function readLogits({ data }, labels) {
  * The probability that a pixel shows a person, by what the manifest says of an output, whichever network it is of: the
  * rule of `vitexport.parity.person_mask`. `person` is the channel. `probabilities` are read as they are; `logits` take
  * a softmax over the channels, a lone one a sigmoid.
- * @param {OutputSpec} spec
+ * @param {Pick<OutputSpec, 'person' | 'scores'>} spec
  * @param {Output} output (1, channels, height, width)
  * @returns {Mask | null} null where no channel tells of people
  */
