@@ -14,14 +14,14 @@ import numpy as np
 
 from vitexport.contract import CoremlTarget
 from vitexport.errors import BadRequest, LoweringFailed
-from vitexport.quantize.layers import Fingerprint, fingerprint
+from vitexport.quantize.layers import LEAST_SIZE, Fingerprint, fingerprint
 from vitexport_targets._onnx_graph import first_line
 from vitexport_targets.coreml.apple import coremltools, counting_from_zero, quietly
 from vitexport_targets.coreml.calibration import calibrated
 from vitexport_targets.coreml.package import read
 
 if TYPE_CHECKING:
-    from vitexport.contract import Tensors
+    from vitexport.contract import Tensor, Tensors
     from vitexport.quantize.observers import Range
 
 #: Weights that share a scale, along a row: Apple's own recommendation for 4 bits
@@ -60,20 +60,14 @@ def _everywhere(config: Any, spared: Spared) -> Any:
     return cto.OptimizationConfig(global_config=config, op_name_configs=dict.fromkeys(spared))
 
 
-def _reading(half: Path, kept: frozenset[Fingerprint]) -> Spared:
-    """The operations of a float16 package that read these weights."""
-    if not kept:
-        return frozenset()
+def _reading(half: Path, chosen: Callable[[Tensor], bool]) -> Spared:
+    """The operations of a float16 package that read a weight that is ``chosen``."""
     operations = read(half).functions["main"].operations
     held = {op.outputs[0].name: op.attributes["val"].data for op in operations if op.kind == "const"}
     weights = (
         (op, held.get(name)) for op in operations for name in op.inputs.get("weight", ()) if isinstance(name, str)
     )
-    return frozenset(
-        op.outputs[0].name
-        for op, weight in weights
-        if weight is not None and fingerprint(weight.astype(np.float32)) in kept
-    )
+    return frozenset(op.outputs[0].name for op, weight in weights if weight is not None and chosen(weight))
 
 
 def _linear(model: Any, spared: Spared, **options: Any) -> Any:
@@ -146,13 +140,14 @@ def compress(
     Raises ``LoweringFailed`` with coremltools' words.
     """
     ct, recipe = coremltools(), RECIPES[precision]
-    spared = _reading(half, kept)
+    spared = _reading(half, lambda weight: fingerprint(weight.astype(np.float32)) in kept) if kept else frozenset()
+    small = _reading(half, lambda weight: weight.size < LEAST_SIZE) if recipe.activations else frozenset()
     try:
         with quietly(), counting_from_zero():
             model = ct.models.MLModel(str(half), skip_model_load=True)
             if recipe.activations:
                 with calibrated(seen.ranges):
-                    model = _eight_bit_activations(model, list(seen.samples), spared)
+                    model = _eight_bit_activations(model, list(seen.samples), spared | small)
             model = recipe.compress(model, spared, ios)
             model.save(str(path))
             ct.optimize.coreml.decompress_weights(model).save(str(twin))
