@@ -247,7 +247,7 @@ def test_what_core_ml_would_make_without_a_look_is_wrong(name: str, lost: bool, 
     """Its evaluator rounds each value to float16, and sums inside an operation in float32."""
     source = captured(name)
     plan = lowering.Plan("ios17", "tensor", multifunction=False, layout=None)
-    rung = lowering._Rung(source, lowering._decomposed(source, "tensor"))  # which keeps nothing
+    rung = lowering._Rung(source)  # which keeps nothing
     package = read(lowering._convert(rung, "fp16", plan, tmp_path / "plain.mlpackage"))
     evaluator = Evaluator(package, arithmetic="fp16")
     answers = [evaluator.run({"pixel_values": each})["logits"] for each in pictures(name)]

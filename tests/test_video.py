@@ -264,7 +264,7 @@ def test_a_count_of_frames_is_checked_before_anything_else(count: int, tmp_path:
         vitexport.export(ExportRequest(model="videomae_small", frames=count, out=str(tmp_path / "out")))
 
 
-@pytest.mark.parametrize("preset", hub_presets.PRESETS)
+@pytest.mark.parametrize("preset", ["videomae_small", "timesformer_base", "vivit_base"])
 def test_a_preset_describes_a_network_that_transformers_builds(preset: str) -> None:
     files = checkpoint.Files(preset, hub_presets.PRESETS[preset].description, preset, "unknown")
     config = checkpoint.read_config(files)
