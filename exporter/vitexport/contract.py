@@ -129,7 +129,7 @@ class ExportRequest:
     max_file_bytes: int | None = None
     """Weights above this are sharded, for hosts that cap a file's size."""
     max_drop: float | None = None
-    """Points of agreement that fewer bits may cost. None: 0.5 for classes, what parity allows for masks."""
+    """Points of agreement that fewer bits may cost. None: 0.5 for classes, 1 for masks."""
     plan: str | None = None
     """File with a plan of which layers stay float. None: one is made, where agreement tells anything."""
     require_proof: bool = False
