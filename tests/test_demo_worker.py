@@ -47,7 +47,8 @@ def opened(page: Page, model: str, wishes: dict[str, Any], look: dict[str, Any] 
 
 
 def canvas(page: Page) -> engine.Bytes:
-    size, pixels = page.evaluate("async () => [[driver.canvas.height, driver.canvas.width], await driver.pixels()]")
+    # The size comes with the worker's first frame: it is read after the pixels are.
+    pixels, size = page.evaluate("async () => [await driver.pixels(), [driver.canvas.height, driver.canvas.width]]")
     return np.frombuffer(base64.b64decode(pixels), np.uint8).reshape(*size, 4)[..., :3]
 
 

@@ -88,9 +88,13 @@ export class Driver {
     });
   }
 
-  /** What is on the canvas, as base64 of its RGBA bytes. The canvas shows what the worker drew a moment later. */
+  /**
+   * What is on the canvas, as base64 of its RGBA bytes. The canvas shows what the worker drew a moment later; until the
+   * first frame has come it is one pixel wide.
+   */
   async pixels(): Promise<string> {
-    await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
+    do await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
+    while (this.canvas.width === 1);
     const { width, height } = this.canvas;
     const context = new OffscreenCanvas(width, height).getContext('2d');
     if (context === null) throw new Error('no 2D canvas');
