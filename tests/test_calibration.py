@@ -157,8 +157,9 @@ def test_eight_pictures_one_broken_and_one_black_calibrate_every_target(
     assert "7 calibration images: " in said
     assert "learns nothing from it: black.png" in said
     (rung,) = json.loads((Path(report.out) / target / "manifest.json").read_text())["rungs"]
-    assert rung["calibration"].keys() == {"pictures", "photos", "sha256"}
+    assert rung["calibration"].keys() == {"pictures", "photos", "sha256", "observer"}
     assert (rung["calibration"]["pictures"], rung["calibration"]["photos"]) == (32, 7)
+    assert rung["calibration"]["observer"] == "mse"
 
 
 @pytest.mark.parametrize(("target", "needs"), TARGETS, ids=[name for name, _ in TARGETS])

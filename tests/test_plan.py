@@ -14,12 +14,13 @@ import torch
 import vitexport
 from conftest import TESTS, Command
 from models import Touchy
-from vitexport import ExportRequest, pipeline
+from vitexport import ExportRequest, pipeline, registry
 from vitexport.contract import Report
-from vitexport.errors import BadRequest
+from vitexport.errors import BadRequest, RuntimeUnavailable
 from vitexport.progress import Step, listen
 from vitexport.quantize import plan as plans
 from vitexport.quantize import sensitivity
+from vitexport.quantize.decide import decide, told
 from vitexport.quantize.layers import fingerprint, layers
 from vitexport.quantize.sensitivity import Form
 
@@ -137,6 +138,24 @@ def test_who_allows_everything_gets_every_layer_in_fewer_bits(tmp_path: Path):
 def test_where_no_choice_of_layers_is_good_enough_the_note_says_it(tmp_path: Path):
     report = exported(tmp_path / "out", model=THROUGHOUT)
     assert any("no choice of layers loses as little as was asked" in note for note in report.notes), report.notes
+
+
+def test_where_the_runtime_cannot_be_asked_the_note_says_that_there_is_no_plan(monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("coremltools")
+
+    def absent(*_: object) -> None:
+        raise RuntimeUnavailable("The MIL evaluator does not know the op gather_nd")
+
+    target = registry.target("coreml")
+    monkeypatch.setattr(type(target), "open", absent)
+    request = ExportRequest(model=TOUCHY, targets=("coreml",), precisions=("w8",), max_drop=10.0)
+    (exam,) = pipeline.captured(request)
+    made = decide([(target, request)], exam, request)
+    assert [(cell.reached, cell.agreement, cell.keep_float) for cell in made.cells] == [(None, None, ())]
+    assert list(told(made)) == [
+        "coreml w8: no plan was made, for its runtime cannot be asked (not run: The MIL evaluator does not know the op "
+        "gather_nd)"
+    ]
 
 
 def test_random_weights_have_no_plan_unless_one_is_asked_for(tmp_path: Path):

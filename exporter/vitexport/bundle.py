@@ -34,7 +34,7 @@ from vitexport.contract import (
 from vitexport.errors import BadRequest, WorldFailed
 from vitexport.manifest import MANIFEST_NAME, REPORT_NAME, encode
 from vitexport.parity import contrast, held_to
-from vitexport.quantize import QUANTISES_ACTIVATIONS, calibration
+from vitexport.quantize import FIXES_RANGES, QUANTISES_ACTIVATIONS, calibration, observers
 
 if TYPE_CHECKING:
     from vitexport.contract import SourceModel, Tensor
@@ -224,7 +224,9 @@ def _calibration(source: SourceModel, variants: tuple[Variant, ...]) -> Calibrat
     if not any(variant.precision in QUANTISES_ACTIVATIONS for variant in variants):
         return None
     used = calibration.of(source)
-    return CalibrationSet(len(used.pictures), used.photos, used.digest)
+    fixes = any(variant.precision in FIXES_RANGES for variant in variants)
+    observer = (source.observer or observers.DEFAULT) if fixes else None
+    return CalibrationSet(len(used.pictures), used.photos, used.digest, observer)
 
 
 def _write_golden(folder: Path, exam: Exam, index: int) -> GoldenCase:

@@ -352,6 +352,8 @@ class CalibrationSet:
     """How many photos they are views of."""
     sha256: str
     """Of all pictures as the network takes them, in order."""
+    observer: Observer | None = None
+    """How ranges were taken from what was seen. None: no variant fixes any."""
 
 
 @dataclass(frozen=True)

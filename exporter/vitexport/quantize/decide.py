@@ -53,7 +53,9 @@ def told(plan: Plan) -> Iterator[str]:
         figure = "" if cell.agreement is None else f", with {cell.agreement:.1%} agreement on {cell.images} pictures"
         if cell.keep_float:
             yield f"{where}: {_named(cell)} float{figure}"
-        if not cell.reached:
+        if cell.reached is None:
+            yield f"{where}: no plan was made, for its runtime cannot be asked ({cell.measured_on})"
+        elif not cell.reached:
             yield (
                 f"{where}: no choice of layers loses as little as was asked{figure}. "
                 "Ask for more bits, or allow more with --max-drop."

@@ -36,8 +36,8 @@ class Cell:
     total_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
     images: Annotated[int, msgspec.Meta(ge=0)] = 0
     measured_on: str = ""
-    reached: bool = True
-    """Whether it meets the goal."""
+    reached: bool | None = True
+    """Whether it meets the goal. None: its runtime is not there, and nobody knows."""
 
 
 @dataclass(frozen=True)

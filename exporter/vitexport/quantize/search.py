@@ -55,7 +55,7 @@ def search(target: Target, exam: Exam, asked: ExportRequest, precision: str) -> 
     with step("plan", f"{name} {precision}"):
         first = trial.of(())
         form = sensitivity.Form.of(precision)
-        if first.reached or form is None:
+        if first.reached is not False or form is None:
             return first
         module = source.program.module()
         found = sensitivity.sensitivities(module, pictures[:RANKING_PICTURES], form)
@@ -93,7 +93,7 @@ def _fewest(trial: _Trial, ranked: Sequence[Layer], first: Cell) -> Cell:
 def _better(one: Cell, other: Cell) -> Cell:
     def worth(cell: Cell) -> tuple[bool, float, float]:
         snr = float("-inf") if cell.snr_db is None else cell.snr_db
-        return cell.reached, -1.0 if cell.agreement is None else cell.agreement, snr
+        return bool(cell.reached), -1.0 if cell.agreement is None else cell.agreement, snr
 
     return max(one, other, key=worth)
 
@@ -132,7 +132,7 @@ class _Trial:
             with self.target.open(made, self.precision, offered[0]) as session:
                 answers = [session.run(c.pixel_values).outputs for c in (*self.cases, *self.exam.cases)]
         except RuntimeUnavailable as reason:
-            return replace(cell, total_bytes=size, measured_on=f"not run: {reason}", reached=True)
+            return replace(cell, total_bytes=size, measured_on=f"not run: {reason}", reached=None)
         many = len(self.cases)
         judged, exam = (
             self._judged(made, cases, found)

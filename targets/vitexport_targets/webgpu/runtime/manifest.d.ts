@@ -108,6 +108,7 @@ export interface CalibrationSet {
   pictures: number;
   photos: number;
   sha256: string;
+  observer: ('entropy' | 'min-max' | 'mse' | 'percentile') | null;
 }
 /**
  * Where the weights come from and what may be done with them.
