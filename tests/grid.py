@@ -49,8 +49,8 @@ DIGITS = {"cpu": 2000, "interpreter": 2000, "wasm": 400, "webgpu": 40, "evaluato
 FEWER = {("interpreter", "w8a16"): 300}
 PEOPLE = {"cpu": 60, "interpreter": 60, "wasm": 60, "webgpu": 12, "evaluator": 24}
 
-#: Pairs of inferences, and those before them that are not counted.
-PAIRS, WARM = 25, 3
+#: Pairs of inferences, and those before them that are not counted. A software adapter takes seconds for one.
+PAIRS, WARM = {"webgpu": 7}, {"webgpu": 1}
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _run(cell: Cell) -> Row:
         if not session.device.needs:
             plain, _ = _lowered(target, exam, request, "fp32", Path(folder) / "fp32")
             beside = stack.enter_context(target.open(plain, "fp32", cell.provider))
-            timed = _ratio(session, beside, exam.cases[0].pixel_values)
+            timed = _ratio(session, beside, exam.cases[0].pixel_values, cell.provider)
         size = sum(f.bytes for f in made.manifest.files if f.path in made.variant(cell.precision).files)
         return replace(judged, total_bytes=size, ratio=timed, kept=kept)
 
@@ -167,13 +167,14 @@ def _lowered(target: Target, exam: Exam, request: ExportRequest, precision: str,
     return made, sum(len(cell.keep_float) for cell in plan.cells)
 
 
-def _ratio(session: Session, beside: Session, pixel_values: Any) -> float:
+def _ratio(session: Session, beside: Session, pixel_values: Any, provider: str) -> float:
     """Of medians, of runs that alternate."""
     times: dict[int, list[float]] = {0: [], 1: []}
-    for turn in range(WARM + PAIRS):
+    warm, pairs = WARM.get(provider, 3), PAIRS.get(provider, 25)
+    for turn in range(warm + pairs):
         for which, each in enumerate((session, beside)):
             ms = each.run(pixel_values).ms
-            if turn >= WARM:
+            if turn >= warm:
                 times[which].append(ms)
     return statistics.median(times[0]) / statistics.median(times[1])
 
