@@ -94,5 +94,5 @@ function showStages(stats: Stats | null, facts: ModelFacts | null): void {
   table.querySelector('tbody')?.replaceChildren(...rows);
   const waited = facts?.step === 'wasm-2d' ? 'Measured by the clock' : 'Measured by waiting for the GPU, which slows it';
   const clock = stages.clock === 'gpu' ? 'Measured by the GPU itself' : waited;
-  note.textContent = `${clock}, over ${stages.frames} frames${facts?.adapter?.software ? ', on a CPU that plays a GPU' : ''}.`;
+  note.textContent = `${clock}, over ${stages.frames} ${stages.frames === 1 ? 'frame' : 'frames'}${facts?.adapter?.software ? ', on a CPU that plays a GPU' : ''}.`;
 }

@@ -1,11 +1,11 @@
 /** The engine: commands in, frames on the canvas, notices out. All of it runs in the worker. */
 
-import { createDevice } from 'vitexport/vitexport/device.js';
 import type { Builds } from 'vitexport';
 import { Bench } from './bench';
 import { openBundle, type Bundle } from './bundle';
+import { Gpu } from './device';
 import type { Frame } from './gpu/pipeline';
-import { climb, graphicsOf, type Graphics, type Top } from './ladder';
+import { climb, type Top } from './ladder';
 import { Mailbox, type Letter } from './mailbox';
 import {
   DEFAULT_LOOK,
@@ -20,18 +20,17 @@ import {
   type Size,
   type Source,
   type StepReason,
+  type Trouble,
   type Wishes,
 } from './protocol';
 import { factsOf } from './report';
 import { Sharing } from './sharing';
 import { Counter } from './stats';
 import { codeOf, sentenceOf, troubleOf } from './trouble';
+import { Waiting } from './waiting';
 import type { Timing } from './renderer';
 
 export type Post = (notice: Notice, transfer?: Transferable[]) => void;
-
-/** A device that is lost this often is not asked again: what loses it would lose the next one. */
-const MOST_LOSSES = 3;
 
 /** How often the instruments look at the GPU's clock. */
 const TIMED_FRAMES = 30;
@@ -42,14 +41,18 @@ const NO_COLD_START: ColdStart = { downloadMs: null, compileMs: null, firstFrame
 export class Engine {
   readonly #post: Post;
   readonly #mailbox = new Mailbox();
+  readonly #waiting = new Waiting();
   readonly #sharing = new Sharing();
   #canvas: OffscreenCanvas | null = null;
   #look: Look = DEFAULT_LOOK;
   #runtime: Builds | null = null;
-  #gpu: Promise<Graphics | string> | null = null;
-  #losses = 0;
-  /** Why the GPU is not used any more, although there is one. */
-  #givenUp: string | null = null;
+  readonly #gpu = new Gpu(
+    (message) => {
+      const trouble = { ...troubleOf(new Error(`The GPU was lost (${message}).`), true), code: 'device-lost' as const };
+      this.#recover(trouble);
+    },
+    (error) => this.#doWithoutGpu(error),
+  );
   #asked: { model: ModelSource; wishes: Wishes } | null = null;
   #bundle: Bundle | null = null;
   #top: Top | null = null;
@@ -127,7 +130,7 @@ export class Engine {
       case 'report':
         return this.#post({ type: 'report', report: this.#report() });
       case 'lose-device':
-        return void this.#gpu?.then((gpu) => typeof gpu !== 'string' && gpu.device.destroy());
+        return void this.#gpu.destroy();
       case 'stop':
         return void this.#stop();
     }
@@ -148,7 +151,7 @@ export class Engine {
       try {
         this.#status('download');
         this.#bundle ??= await openBundle(asked.model, this.#runtime);
-        const gpu = await this.#graphics();
+        const gpu = await this.#gpu.graphics();
         this.#top = await climb({
           bundle: this.#bundle,
           wishes: asked.wishes,
@@ -180,43 +183,15 @@ export class Engine {
     });
   }
 
-  async #graphics(): Promise<Graphics | string> {
-    if (this.#givenUp !== null) return this.#givenUp;
-    if (this.#gpu) return this.#gpu;
-    const current = createDevice().then(graphicsOf);
-    this.#gpu = current;
-    const gpu = await current;
-    if (typeof gpu !== 'string') {
-      void gpu.device.lost.then(({ message }) => this.#lost(current, message));
-      gpu.device.addEventListener('uncapturederror', ({ error }) => this.#refused(current, error));
-    }
-    return gpu;
-  }
-
-  /** Start again with another device, as soon as one is to be had. */
-  #lost(gpu: Promise<Graphics | string>, message: string): void {
-    if (gpu !== this.#gpu || this.#stopped) return;
-    this.#gpu = null;
-    this.#losses++;
-    if (this.#losses >= MOST_LOSSES) this.#givenUp = `the GPU was lost ${this.#losses} times`;
-    const trouble = { ...troubleOf(new Error(`The GPU was lost (${message || 'no reason given'}).`), true), code: 'device-lost' as const };
-    this.#post({ type: 'trouble', trouble, steps: this.#steps });
-    this.#status('recovering');
-    void this.#start();
-  }
-
-  /** The GPU has no more memory (it says so by an event, and draws black), or our commands are wrong. */
-  #refused(gpu: Promise<Graphics | string>, error: GPUError): void {
-    if (gpu !== this.#gpu || this.#stopped) return;
-    if (error instanceof GPUOutOfMemoryError) this.#doWithoutGpu(error);
-    else console.error(error.message);
-  }
-
   /** Go on below the steps that need a GPU. */
   #doWithoutGpu(error: unknown): void {
-    this.#givenUp = 'the GPU ran out of memory';
-    this.#gpu = null;
-    const trouble = { ...troubleOf(error, true), code: 'out-of-memory' as const, sentence: 'The GPU ran out of memory; the page goes on without it.' };
+    this.#gpu.giveUp('the GPU ran out of memory');
+    this.#recover({ ...troubleOf(error, true), code: 'out-of-memory', sentence: 'The GPU ran out of memory; the page goes on without it.' });
+  }
+
+  /** Start again, with another device or with none. */
+  #recover(trouble: Trouble): void {
+    if (this.#stopped) return;
     this.#post({ type: 'trouble', trouble, steps: this.#steps });
     this.#status('recovering');
     void this.#start();
@@ -294,7 +269,7 @@ export class Engine {
 
   async #loop(): Promise<void> {
     while (!this.#stopped) {
-      await messagesFirst();
+      await this.#waiting.done();
       const letter = await this.#mailbox.take();
       await this.#alone(() => this.#show(letter));
     }
@@ -329,8 +304,8 @@ export class Engine {
       }
     } catch (error) {
       release();
-      // What a lost device breaks is told, and mended, by `#lost`.
-      if (this.#top === top && this.#phase !== 'recovering' && !(await isLost(this.#gpu))) {
+      // What a lost device breaks is told, and mended, by `#recover`.
+      if (this.#top === top && this.#phase !== 'recovering' && !(await this.#gpu.lost())) {
         if (renderer.kind === 'gpu' && codeOf(error) === 'out-of-memory') return this.#doWithoutGpu(error);
         await this.#drop();
         this.#fail(error);
@@ -366,7 +341,7 @@ export class Engine {
       cold: this.#cold,
       stats: this.#counter.shown > 0 ? this.#counter.stats(this.#size, this.#mailbox.dropped) : null,
       look: this.#look,
-      deviceLosses: this.#losses,
+      deviceLosses: this.#gpu.losses,
       fetched: [...new Set(fetched().map(({ name }) => name))],
     };
   }
@@ -384,26 +359,9 @@ export class Engine {
     void this.#reader?.cancel().catch(() => undefined);
     this.#sharing.stop();
     await this.#alone(() => this.#drop());
-    const gpu = await this.#gpu;
-    this.#gpu = null;
-    if (gpu && typeof gpu !== 'string') gpu.device.destroy();
+    await this.#gpu.close();
     this.#status('idle');
   }
-}
-
-/**
- * Resolves after the messages that came while a frame was in work. Where all of that work is done in microtasks, as
- * WebAssembly's is, each message would else wait for a whole frame, and pushed frames would queue up without end.
- */
-function messagesFirst(): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, 15));
-}
-
-async function isLost(gpu: Promise<Graphics | string> | null): Promise<boolean> {
-  const graphics = await gpu;
-  if (!graphics || typeof graphics === 'string') return graphics === null;
-  // `lost` is settled before what it breaks is: a turn of the queue tells.
-  return Promise.race([graphics.device.lost.then(() => true), new Promise<false>((resolve) => setTimeout(resolve, 50, false))]);
 }
 
 /** What this worker has fetched, over the wire or out of the cache. */
