@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -112,6 +114,23 @@ def test_masks_must_overlap_even_where_the_drift_is_small():
     assert verdict.drift < 1e-4
     assert verdict.agreement == 0.5
     assert verdict.verdict == "failed"
+
+
+@pytest.mark.parametrize(("doubt", "verdict"), [(0.02, "passed"), (0.03, "failed")])
+def test_on_one_picture_float16_may_decide_otherwise_where_pytorch_is_in_doubt(doubt: float, verdict: str):
+    sure = np.zeros((1, 1, 64, 64), np.float32)
+    sure[..., :32] = 1
+    doubtful = np.zeros((1, 1, 64, 64), np.float32)
+    doubtful[:, :, 0, :8], doubtful[:, :, 0, 8] = 1, 0.5 + doubt
+    answer = doubtful.copy()
+    answer[:, :, 0, 8] = 0.49  # one of nine pixels
+    variant = Variant("fp16", ("model",), 0.5, metric="noise")
+    references = [{"mask": sure}, {"mask": doubtful}]
+    found = parity.verify((MASK,), references, [{"mask": sure}, {"mask": answer}], variant, ["a", "b"], 100.0)
+    assert found.verdict == verdict, found.reason
+    exact = replace(variant, metric="drift", tolerance=0.1)
+    found = parity.verify((MASK,), references, [{"mask": sure}, {"mask": answer}], exact, ["a", "b"], 100.0)
+    assert found.reason == "mask IoU with PyTorch is 0.8889; more than 0.99 passes."
 
 
 def test_a_masks_scale_is_its_range_on_a_photo_without_a_person_too():

@@ -58,12 +58,6 @@ CELLS = [
 
 BROWSER = {"tflite": [pytest.mark.browser], "webgpu": [pytest.mark.browser]}
 
-#: Cell -> why it is known to fail.
-KNOWN = {
-    "selfie_landscape-coreml": "fp16 with every result rounded keeps 43.3 dB on a photo of a cat, of whose mask it is "
-    "in doubt, where 45 are asked for; PyTorch's own float16, which rounds less often, keeps 51.7",
-}
-
 #: Preset -> why an adapter that adds up products in float16 too is known to be too far off.
 KNOWN_IN_F16 = {
     "lraspp_mobilenet_v3": "random weights of a deep convolutional network keep 36.9 dB there, where 42 are asked for, "
@@ -71,13 +65,8 @@ KNOWN_IN_F16 = {
 }
 
 
-def marks(cell: Cell) -> list[pytest.MarkDecorator]:
-    known = [pytest.mark.xfail(reason=KNOWN[str(cell)], strict=True)] if str(cell) in KNOWN else []
-    return [*BROWSER.get(cell.target, []), *known]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("cell", [pytest.param(cell, marks=marks(cell)) for cell in CELLS], ids=str)
+@pytest.mark.parametrize("cell", [pytest.param(cell, marks=BROWSER.get(cell.target, [])) for cell in CELLS], ids=str)
 def test_a_segmenter_is_exact_and_so_is_its_mask_of_people(cell: Cell, tmp_path: Path) -> None:
     row = row_of(cell)
     if row.is_file():
