@@ -33,6 +33,7 @@ def test_the_first_run_is_cold_and_is_in_no_other_figure() -> None:
     assert (measured.load_ms, measured.cold_ms, measured.runs, measured.times_ms) == (7.0, 500.0, 30, tuple(steady))
     assert measured.median_ms == np.median(steady)
     assert measured.p90_ms == pytest.approx(np.percentile(steady, 90))
+    assert measured.p99_ms == pytest.approx(np.percentile(steady, 99))
 
 
 def test_runs_that_parity_made_count_and_a_slow_device_is_not_asked_for_more() -> None:

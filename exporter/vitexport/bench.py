@@ -40,6 +40,7 @@ def measure(session: Session, pixel_values: Tensor, already: Sequence[Run] = ())
         cold_ms=cold,
         median_ms=statistics.median(steady),
         p90_ms=percentile(steady, 90),
+        p99_ms=percentile(steady, 99),
         runs=len(steady),
         times_ms=tuple(steady),
     )

@@ -522,6 +522,14 @@ class Measurement:
     runs: NonNegative = 0
     times_ms: tuple[float, ...] = ()
     """Every steady run, in order."""
+    p99_ms: float | None = None
+    sustained_ms: float | None = None
+    """Median of the runs of the last half minute of ``sustained_after_s`` seconds of work: heat has told by then."""
+    sustained_after_s: float | None = None
+    peak_memory_bytes: NonNegative | None = None
+    """Of the process that ran it, where the system tells."""
+    warning: str = ""
+    """Why the figures are to be taken with care, such as a spread that is too wide."""
     reason: str = ""
 
 
@@ -554,6 +562,33 @@ class Result:
     @property
     def verdict(self) -> Verdict:
         return self.parity.verdict
+
+
+@dataclass(frozen=True)
+class DeviceCell:
+    """One variant at one size on one provider, as a device ran it."""
+
+    precision: str
+    provider: str
+    size: Size
+    parity: Parity
+    """Judged on the device, on the golden cases. Whoever takes it back judges the figures again."""
+    latency: Measurement
+    placement: Placement | None = None
+
+
+@dataclass(frozen=True)
+class DeviceReport:
+    """What a device measured of a bundle by itself: posted by a page, written by an app's tests.
+
+    It comes from outside: sizes, counts and texts are to be checked before anything is made of it.
+    """
+
+    schema_version: Literal[1]
+    manifest_sha256: str
+    """Of the bundle's ``manifest.json``: figures of another export are not this one's."""
+    device: Device
+    cells: tuple[DeviceCell, ...]
 
 
 @dataclass(frozen=True)
