@@ -127,14 +127,21 @@ def _diff(arguments: list[str]) -> int:
     with listen(Progress()):
         traces = diff.diff(found, asked.precision, asked.provider)
     diff.draw(traces, out)
+    kept = diff.keep(traces, out)
     if asked.json:
         print_json(traces)
     else:
         from vitexport.diff.table import render
 
         render(traces)
-        print(f"Drawn in {out}.")
+        print(f"Drawn in {out}; figures in {kept.name}.")
     return OK
+
+
+def _report(arguments: list[str]) -> int:
+    from vitexport.reports import command
+
+    return command.run(arguments)
 
 
 def _preview(arguments: list[str]) -> int:
@@ -183,5 +190,6 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "check": _check,
     "bench": _bench,
     "diff": _diff,
+    "report": _report,
     "preview": _preview,
 }

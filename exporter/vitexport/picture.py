@@ -1,5 +1,5 @@
-"""The picture that an export leaves behind: each photo, what PyTorch made of it, what the artifact made of it, and where
-the two differ.
+"""The picture that an export leaves behind: each photo, what PyTorch made of it, what the artifact made of it, and
+where the two differ.
 
 For a person's mask also what it is good for: the person kept, the background blurred. For people to look at; the
 verdict is parity's.

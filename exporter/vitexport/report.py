@@ -42,7 +42,7 @@ def summary(report: Report, command: str = "vitexport") -> str:
     out = Path(report.out)
     passed, failed, unrun = (sum(r.verdict == v for r in report.results) for v in ("passed", "failed", "not run"))
     counted = f"{passed} passed, {failed} failed, {unrun} not run."
-    lines = [f"{counted} Everything is in {out}/ (report.json, proof.png)."]
+    lines = [f"{counted} Everything is in {out}/ (report.html, report.json, proof.png)."]
     if failed:
         lines.append("The bundle failed its proof: it is kept apart, under that name, for you to look at.")
     elif passed:
