@@ -531,6 +531,8 @@ class Measurement:
     warning: str = ""
     """Why the figures are to be taken with care, such as a spread that is too wide."""
     reason: str = ""
+    facts: dict[str, str] = field(default_factory=dict)
+    """What else there is to know of the device: ``os``, ``cores``, ``threads``, ``power``, ``shader-f16``, ..."""
 
 
 @dataclass(frozen=True)

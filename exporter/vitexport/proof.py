@@ -61,7 +61,7 @@ def exam(source: SourceModel, dynamic: tuple[Dynamic, ...] = ()) -> Exam:
 
 def prove(target: Target, bundle: Bundle, precision: str, provider: str, cases: tuple[Case, ...]) -> Proof:
     """Parity on ``cases``, then latency, in one session of the artifact's own runtime."""
-    blank = _blank(target, bundle, precision, provider)
+    blank = blank_result(target, bundle, precision, provider)
     where = f"{target.traits.name} {bundle.rung.size} {precision} on {provider}"
     try:
         with target.open(bundle, precision, provider) as session:
@@ -99,7 +99,7 @@ def prove(target: Target, bundle: Bundle, precision: str, provider: str, cases: 
 
 def time_only(target: Target, bundle: Bundle, precision: str, provider: str) -> Result:
     """Latency alone, on the first golden input."""
-    blank = _blank(target, bundle, precision, provider)
+    blank = blank_result(target, bundle, precision, provider)
     pixel_values = read_golden(bundle)[0].pixel_values
     try:
         with (
@@ -140,7 +140,8 @@ def not_run(blank: Result, reason: str) -> Result:
     )
 
 
-def _blank(target: Target, bundle: Bundle, precision: str, provider: str) -> Result:
+def blank_result(target: Target, bundle: Bundle, precision: str, provider: str) -> Result:
+    """The cell of one variant on one provider, before anything has run."""
     manifest = bundle.manifest
     known = {f.path: f for f in manifest.files}
     files = tuple(
