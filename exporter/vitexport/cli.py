@@ -32,6 +32,7 @@ Turn a PyTorch vision model into something that runs where users are, and prove 
   vitexport check DIR                             prove a bundle again
   vitexport bench DIR                             time a bundle
   vitexport diff DIR                              where it goes wrong, block by block
+  vitexport report DIR --add FILE                 take back what a device measured
   vitexport preview DIR                           serve a bundle and open it in a browser
 """
 

@@ -125,6 +125,44 @@ def _diff(arguments: list[str]) -> int:
     return OK
 
 
+def _report(arguments: list[str]) -> int:
+    parser = Parser(
+        prog="vitexport report",
+        description="The report of a folder that vitexport wrote, and what devices measured of its bundles.",
+        epilog=EXIT_CODES,
+    )
+    parser.add_argument("directory", help="the folder that vitexport wrote, with report.json in it")
+    parser.add_argument(
+        "--add",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="take back what a device measured: the JSON of a Core ML bundle's Swift package; repeatable",
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON on standard output")
+    asked = parser.parse_args(arguments)
+    from vitexport import device_report
+    from vitexport.bundle import undamaged
+    from vitexport.report_file import read_report, with_results, write_report
+
+    directory = Path(asked.directory)
+    report = read_report(directory)
+    added: list[Result] = []
+    if asked.add:
+        bundles = undamaged(directory)
+        for file in asked.add:
+            added += device_report.accept(device_report.read(Path(file)), bundles)
+        report = with_results(report, added)
+        write_report(report, directory)
+    if asked.json:
+        print_json(report)
+    else:
+        from vitexport.report import render
+
+        render(report.results)
+    return ParityFailed.exit_code if any(result.verdict == "failed" for result in added) else OK
+
+
 def _preview(arguments: list[str]) -> int:
     parser = Parser(prog="vitexport preview", description="Serve a bundle on this machine, for a browser to open.")
     parser.add_argument("directory")
@@ -159,5 +197,6 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "check": _check,
     "bench": _bench,
     "diff": _diff,
+    "report": _report,
     "preview": _preview,
 }

@@ -65,7 +65,7 @@ def exam(source: SourceModel, dynamic: tuple[Dynamic, ...] = ()) -> Exam:
 
 def prove(target: Target, bundle: Bundle, precision: str, provider: str, cases: tuple[Case, ...]) -> Proof:
     """Parity on ``cases``, then latency, in one session of the artifact's own runtime."""
-    blank = _blank(target, bundle, precision, provider)
+    blank = blank_result(target, bundle, precision, provider)
     where = f"{target.traits.name} {bundle.rung.size} {precision} on {provider}"
     try:
         with target.open(bundle, precision, provider) as session:
@@ -125,7 +125,7 @@ def cells(bundle: Bundle, threads: Sequence[int] = ()) -> tuple[Cell, ...]:
 
 def time_only(target: Target, bundle: Bundle, cell: Cell, sustained_s: float | None = None) -> Result:
     """Latency alone, on the first golden input; after ``sustained_s`` seconds of work as well, where it is given."""
-    blank = _blank(target, bundle, cell.precision, cell.provider)
+    blank = blank_result(target, bundle, cell.precision, cell.provider)
     pixel_values = read_golden(bundle)[0].pixel_values
     threads = f", {cell.threads} thread{'' if cell.threads == 1 else 's'}" if cell.threads else ""
     tells_memory = host.forget_peak_memory()
@@ -180,7 +180,8 @@ def not_run(blank: Result, reason: str) -> Result:
     )
 
 
-def _blank(target: Target, bundle: Bundle, precision: str, provider: str) -> Result:
+def blank_result(target: Target, bundle: Bundle, precision: str, provider: str) -> Result:
+    """The cell of one variant on one provider, before anything has run."""
     manifest = bundle.manifest
     known = {f.path: f for f in manifest.files}
     files = tuple(
