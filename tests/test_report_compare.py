@@ -198,7 +198,7 @@ def test_json_and_markdown_say_the_same(pair: tuple[str, str], capsys: pytest.Ca
         (["DIR", "--max-bytes", "3"], "--max-bytes means nothing without --compare"),
         (["DIR", "--html", "--json"], "not allowed with argument"),
         (["--compare", "OLD"], "expected 2 arguments"),
-        (["--compare", "nowhere", "NEW"], "'nowhere' cannot be read (No such file or directory). Name a folder"),
+        (["--compare", "nowhere", "NEW"], "'nowhere' has no report.json. Name the folder"),
         (
             ["--compare", "OLD", "NEW", "--max-latency", "0.5"],
             "0.5 is no bound for latency ratio: write a number from 1 on",

@@ -189,7 +189,7 @@ def test_an_export_leaves_it_and_the_command_writes_it_again_with_what_diff_foun
 @pytest.mark.parametrize(
     ("put", "says"),
     [
-        (None, "cannot be read (No such file or directory). Name a folder that vitexport wrote"),
+        (None, "has no report.json. Name the folder that vitexport wrote"),
         (b"{}", "is not a report this version reads"),
         (b"\xff\xfe", "is not a report this version reads"),
         (b'{"schema_version": 2}', "is not a report this version reads"),

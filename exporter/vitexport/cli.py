@@ -32,7 +32,9 @@ Turn a PyTorch vision model into something that runs where users are, and prove 
   vitexport check DIR                             prove a bundle again
   vitexport bench DIR                             time a bundle
   vitexport diff DIR                              where it goes wrong, block by block
-  vitexport report DIR                            its report for another reader
+  vitexport report DIR --add FILE                 take back what a device measured
+  vitexport report DIR --html | --markdown        the report for another reader
+  vitexport report --compare OLD NEW              what became worse
   vitexport preview DIR                           serve a bundle and open it in a browser
 """
 

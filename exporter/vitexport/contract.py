@@ -531,6 +531,8 @@ class Measurement:
     warning: str = ""
     """Why the figures are to be taken with care, such as a spread that is too wide."""
     reason: str = ""
+    facts: dict[str, str] = field(default_factory=dict)
+    """What else there is to know of the device: ``os``, ``cores``, ``threads``, ``power``, ``shader-f16``, ..."""
 
 
 @dataclass(frozen=True)
@@ -654,6 +656,8 @@ class Traits:
     shows: tuple[str, ...] = ()
     """Providers that show what is computed on the way (``taps`` of :meth:`Target.open`), the quickest first. A target
     that has any is :class:`Transparent`."""
+    threaded: tuple[str, ...] = ()
+    """Providers that can be told how many threads to compute with. A target that has any is :class:`Threaded`."""
 
     def precision(self, name: str) -> Precision:
         return next(p for p in self.precisions if p.name == name)
@@ -686,6 +690,13 @@ class Gated(Protocol):
         """Examine what was loaded beyond ``judged``, the comparison of its ``answers`` to ``cases`` with PyTorch's."""
 
 
+@runtime_checkable
+class Resident(Protocol):
+    """What a session is as well, that runs in this process: what memory it takes can be read from the system."""
+
+    resident: Literal[True]
+
+
 class Target(Protocol):
     """A back end. Two verbs, because a target that cannot be opened cannot be proved."""
 
@@ -700,6 +711,22 @@ class Target(Protocol):
 
         Raises ``RuntimeUnavailable`` where this host cannot run it.
         """
+
+
+@runtime_checkable
+class Threaded(Protocol):
+    """What a target is as well, whose runtimes can be told how many threads to use: ``vitexport bench`` asks it."""
+
+    def open_threaded(self, bundle: Bundle, precision: str, provider: str, threads: int) -> Session:
+        """As :meth:`Target.open`, on a provider of ``traits.threaded``. The session's device states the number."""
+
+
+@runtime_checkable
+class Hosted(Protocol):
+    """What a target is as well, whose runtime may have more providers here than it is proven on everywhere."""
+
+    def further_providers(self) -> tuple[str, ...]:
+        """Those of this machine: ``vitexport bench`` times them too."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ class Row:
     """Why it failed or was not run."""
     bytes: int
     ran_on: str
-    """The device that it was timed on, else what computed its answers; empty where nothing did."""
+    """The device that it was timed on, else what computed its answers; empty where this machine could not."""
     runtime: str
     stand_in: str
     """Why its figures are no device's; empty where they are."""
@@ -46,7 +46,7 @@ def row(result: Result) -> Row:
         verdict,
         "" if verdict in ("passed", "timed") else parity.reason,
         sum(file.bytes for file in result.files),
-        latency.device.removesuffix(f" ({SOFTWARE_ADAPTER})") or ("" if verdict == "not run" else parity.runtime),
+        latency.device.removesuffix(f" ({SOFTWARE_ADAPTER})") or parity.runtime,
         latency.runtime or parity.runtime,
         stand_in(result),
     )

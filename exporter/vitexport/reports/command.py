@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vitexport.errors import OK, BadRequest, ParityFailed
 from vitexport.terminal import EXIT_CODES, Parser, print_json
+
+if TYPE_CHECKING:
+    from vitexport.contract import Result
 
 #: Option and field of :class:`vitexport.reports.compare.Allowed`, and how the option is explained.
 _BOUNDS = (
@@ -23,7 +28,7 @@ def run(words: list[str]) -> int:
     asked = _parser().parse_args(words)
     given = {field: value for _, field, _, _ in _BOUNDS if (value := getattr(asked, field)) is not None}
     if asked.compare:
-        if asked.directory is not None or asked.html:
+        if asked.directory is not None or asked.html or asked.add:
             raise BadRequest("--compare takes two reports and nothing else: vitexport report --compare OLD NEW.")
         return _compare(asked, given)
     if given:
@@ -46,6 +51,13 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--html", action="store_true", help="write DIR/report.html again, with what a diff found since")
     form.add_argument("--markdown", action="store_true", help="print it as GitHub-flavoured Markdown")
     form.add_argument("--json", action="store_true", help="print it as JSON")
+    add(
+        "--add",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="take back what a device measured: the JSON of a Core ML bundle's Swift package; repeatable",
+    )
     add("--compare", nargs=2, metavar=("OLD", "NEW"), help="what became worse: folders or report.json files")
     for option, field, unit, text in _BOUNDS:
         add(option, dest=field, type=float, metavar=unit, help=text)
@@ -55,10 +67,13 @@ def _parser() -> argparse.ArgumentParser:
 def _show(asked: argparse.Namespace) -> int:
     from vitexport.reports import markdown, page, stored
 
-    found = stored.read(Path(asked.directory))
-    if asked.html:
-        path = found.home / page.PAGE_NAME
+    place = Path(asked.directory)
+    added = _add(place, asked.add) if asked.add else ()
+    found = stored.read(place)
+    path = found.home / page.PAGE_NAME
+    if asked.html or (added and path.is_file()):
         stored.write(path, page.render(found))
+    if asked.html:
         print(f"Written: {path}")
     elif asked.markdown:
         print(markdown.report(found.report), end="")
@@ -68,14 +83,28 @@ def _show(asked: argparse.Namespace) -> int:
         from vitexport.report import render
 
         render(found.report.results)
-    return OK
+    return ParityFailed.exit_code if any(result.verdict == "failed" for result in added) else OK
+
+
+def _add(directory: Path, files: Sequence[str]) -> tuple[Result, ...]:
+    """Into ``report.json``, all of ``files`` or none."""
+    from vitexport import device_report
+    from vitexport.bundle import undamaged
+    from vitexport.report_file import read_report, with_results, write_report
+
+    report, bundles = read_report(directory), undamaged(directory)
+    read = (device_report.read(Path(file)) for file in files)
+    added = tuple(result for raw in read for result in device_report.accept(raw, bundles))
+    write_report(with_results(report, added), directory)
+    return added
 
 
 def _compare(asked: argparse.Namespace, given: dict[str, float]) -> int:
-    from vitexport.reports import compare, comparison_table, markdown, stored
+    from vitexport.report_file import read_report
+    from vitexport.reports import compare, comparison_table, markdown
 
     allowed = compare.checked(compare.Allowed(**given))
-    old, new = (stored.read_report(Path(place)) for place in asked.compare)
+    old, new = (read_report(Path(place)) for place in asked.compare)
     made = compare.compare(old, new, allowed)
     if asked.markdown:
         print(markdown.comparison(made), end="")

@@ -256,6 +256,7 @@ def _incomparable(old: Row, new: Row) -> str:
         ("device", then.device, now.device),
         ("runtime", then.runtime, now.runtime),
         ("provider", then.provider, now.provider),
+        ("number of threads", then.facts.get("threads", "any"), now.facts.get("threads", "any")),
     ):
         if before != after:
             return f"another {what}: {before}, then {after}"

@@ -228,6 +228,8 @@ def _strip(row: Row, axis: Axis) -> Strip:
 def _also(latency: Measurement) -> str:
     said = [] if latency.load_ms is None else [f"loaded in {latency.load_ms:,.1f} ms"]
     said.append(f"{latency.runs} runs")
+    if "threads" in latency.facts:
+        said.append(f"threads: {latency.facts['threads']}")
     if latency.sustained_ms is not None:
         said.append(f"{latency.sustained_ms:,.1f} ms after {number(latency.sustained_after_s, ',.0f')} s")
     if latency.peak_memory_bytes:

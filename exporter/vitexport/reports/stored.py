@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from vitexport.contract import Manifest, Report
-from vitexport.errors import BadRequest, WorldFailed
-from vitexport.manifest import MANIFEST_NAME, REPORT_NAME, decode
+from vitexport.errors import WorldFailed
+from vitexport.manifest import MANIFEST_NAME, decode
+from vitexport.report_file import read_report
 
 if TYPE_CHECKING:
     from vitexport.diff.trace import Trace
@@ -41,19 +42,6 @@ def read(directory: Path) -> Stored:
     """Raises ``BadRequest`` where ``directory`` holds no report that this version reads."""
     home = directory.parent if directory.is_file() else directory
     return around(home, read_report(directory))
-
-
-def read_report(place: Path) -> Report:
-    """``place`` is the file, or the folder it is in."""
-    path = place / REPORT_NAME if place.is_dir() else place
-    try:
-        return decode(path.read_bytes(), Report)
-    except OSError as error:
-        raise BadRequest(
-            f"'{path}' cannot be read ({error.strerror}). Name a folder that vitexport wrote, or its {REPORT_NAME}."
-        ) from None
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise BadRequest(f"'{path}' is not a report this version reads ({error}). Export the model again.") from error
 
 
 def around(home: Path, report: Report) -> Stored:

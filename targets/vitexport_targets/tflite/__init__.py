@@ -36,6 +36,7 @@ class TFLite:
         needs=(Need("python", "litert_torch", _INSTALL), Need("python", "ai_edge_quantizer", _INSTALL)),
         options=("image_input",),
         shows=("interpreter",),
+        threaded=("interpreter", "compiled-model"),
     )
 
     def lower(self, sources: tuple[SourceModel, ...], request: ExportRequest, into: Path) -> Artifact:
@@ -55,6 +56,11 @@ class TFLite:
         from vitexport_targets.tflite.native import open_natively
 
         return open_natively(bundle, precision, provider, taps)
+
+    def open_threaded(self, bundle: Bundle, precision: str, provider: str, threads: int) -> Session:
+        from vitexport_targets.tflite.native import open_natively
+
+        return open_natively(bundle, precision, provider, threads=threads)
 
     def values(self, bundle: Bundle, precision: str) -> dict[str, Value]:
         from vitexport_targets.tflite.native import values
