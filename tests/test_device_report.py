@@ -371,7 +371,7 @@ def test_a_bad_file_leaves_the_report_as_it_was(
     before = (out / "report.json").read_bytes()
     expect(vitexport("report", directory, "--add", file), code, said)
     assert (out / "report.json").read_bytes() == before
-    assert sorted(p.name for p in out.iterdir()) == ["proof.png", "reference", "report.json"]
+    assert sorted(p.name for p in out.iterdir()) == ["proof.png", "reference", "report.html", "report.json"]
 
 
 def test_one_bad_file_of_two_adds_neither(exported: Path, tmp_path: Path, vitexport: Command):
@@ -406,4 +406,4 @@ def test_a_report_that_cannot_be_written_stays_as_it_was(
     with pytest.raises(WorldFailed, match=r"cannot be written \(No space left on device\); it is as it was"):
         write_report(with_results(report, ()), out)
     assert (out / "report.json").read_bytes() == before
-    assert sorted(p.name for p in out.iterdir()) == ["proof.png", "reference", "report.json"]
+    assert sorted(p.name for p in out.iterdir()) == ["proof.png", "reference", "report.html", "report.json"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from vitexport.errors import OK, BadRequest
+from vitexport.errors import OK, BadRequest, ParityFailed
 from vitexport.terminal import EXIT_CODES, Parser, Progress, print_json
 
 #: Minutes. A phone is as warm as it gets long before.
@@ -18,6 +18,12 @@ MOST_THREADS = 1024
 def run(arguments: list[str]) -> int:
     asked = _parser().parse_args(arguments)
     threads = _threads(asked.threads)
+    if asked.device is not None:
+        return _on_a_device(asked, threads)
+    if asked.serial is not None or asked.benchmark_model is not None:
+        raise BadRequest(
+            "--serial and --benchmark-model mean nothing without --device adb. Leave them out, or name it."
+        )
     if asked.vs is not None:
         if asked.sustained is not None:
             raise BadRequest("--sustained means nothing beside --vs, which runs both in turn. Leave one of them out.")
@@ -37,6 +43,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--vs", metavar="OTHER", help="another export: run both in turn, and tell the ratio of their times")
     add("--threads", metavar="N,N", help="once with each of these numbers, such as 1,2,4, where a runtime can be told")
     add("--sustained", type=float, metavar="MINUTES", help="go on for so long, and tell the median of the last 30 s")
+    add("--device", metavar="adb", help="on the Android device that is attached, and file it in report.json")
+    add("--serial", metavar="ID", help="with --device adb: which device, as `adb devices` calls it")
+    add("--benchmark-model", metavar="PATH", help="with --device adb: LiteRT's benchmark_model for the device")
     add("--json", action="store_true", help="print the results as JSON on standard output")
     return parser
 
@@ -76,6 +85,26 @@ def _on_this_host(asked: argparse.Namespace, threads: tuple[int, ...]) -> int:
 
         render(results)
     return OK
+
+
+def _on_a_device(asked: argparse.Namespace, threads: tuple[int, ...]) -> int:
+    if asked.vs is not None or asked.sustained is not None:
+        raise BadRequest("--vs and --sustained are for this machine, not for --device. Leave one of them out.")
+    from vitexport import attached
+    from vitexport.contract import Attachment
+    from vitexport.progress import listen
+
+    program = None if asked.benchmark_model is None else Path(asked.benchmark_model)
+    with listen(Progress()):
+        found = attached.measure(Path(asked.directory), Attachment(asked.device, asked.serial, program, threads))
+    if asked.json:
+        print_json(found.results)
+    else:
+        from vitexport.report import render
+
+        render(found.results)
+        print(f"Filed in {found.filed}." if found.filed else "There is no report.json beside it to file this in.")
+    return ParityFailed.exit_code if any(result.verdict == "failed" for result in found.results) else OK
 
 
 def _versus(asked: argparse.Namespace, threads: tuple[int, ...]) -> int:

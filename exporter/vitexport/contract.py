@@ -656,6 +656,9 @@ class Traits:
     shows: tuple[str, ...] = ()
     """Providers that show what is computed on the way (``taps`` of :meth:`Target.open`), the quickest first. A target
     that has any is :class:`Transparent`."""
+    devices: tuple[str, ...] = ()
+    """Ways to reach a device that is attached to this machine, such as ``adb``. A target that has any is
+    :class:`Attachable`."""
     threaded: tuple[str, ...] = ()
     """Providers that can be told how many threads to compute with. A target that has any is :class:`Threaded`."""
 
@@ -719,6 +722,32 @@ class Threaded(Protocol):
 
     def open_threaded(self, bundle: Bundle, precision: str, provider: str, threads: int) -> Session:
         """As :meth:`Target.open`, on a provider of ``traits.threaded``. The session's device states the number."""
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """A device that is attached to this machine, and what its user brings to run files on it."""
+
+    way: str
+    """One of ``traits.devices``."""
+    serial: str | None = None
+    """Which one, where there are several."""
+    program: Path | None = None
+    """What runs a file there, where no such thing comes with the device."""
+    threads: tuple[int, ...] = ()
+    """Empty: as the target finds right."""
+
+
+@runtime_checkable
+class Attachable(Protocol):
+    """What a target is as well, whose files run on a device that is attached to this machine."""
+
+    def measure_attached(self, bundles: Sequence[Bundle], asked: Attachment) -> tuple[Result, ...]:
+        """Of each variant, on each of the device's own providers, under the device's name. A stand-in is called one.
+
+        Raises ``MissingToolchain`` where there is no device or no way to reach it, ``BadRequest`` where it is not clear
+        which or what it is, ``WorldFailed`` where it goes away.
+        """
 
 
 @runtime_checkable
