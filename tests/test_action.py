@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from conftest import TESTS, TINY
+from vitexport import ExportRequest, pipeline
 
 ROOT = TESTS.parent
 ACTION = yaml.safe_load((ROOT / ".github" / "actions" / "vitexport" / "action.yml").read_text())
@@ -114,12 +115,10 @@ class Job:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that the export step made."""
-    job = Job(tmp_path_factory.mktemp("job"), {"model": TINY, "precisions": "fp32", "out": "made here"})
-    done = job.run("Export and prove")
-    assert done.returncode == 0, done.stderr
-    assert job.outputs["export"] == {"code": "0", "home": "made here", "report": "made here/report.json"}
-    return job.folder / "made here"
+    """What the export step leaves behind."""
+    out = tmp_path_factory.mktemp("exported") / "out"
+    pipeline.export(ExportRequest(model=TINY, targets=("onnx",), precisions=("fp32",), out=str(out)))
+    return out
 
 
 def exported_job(folder: Path, exported: Path, inputs: dict[str, str] | None = None, **more: Any) -> Job:
@@ -225,6 +224,13 @@ def test_a_proof_that_fails_has_its_table_and_fails_the_job_at_the_end(tmp_path:
     assert "❌ failed" in job.summary
     done = job.run("Judge")
     assert (done.returncode, job.outputs["judge"]) == (5, {"verdict": "failed"})
+
+
+def test_where_it_went_is_read_from_the_report_itself(tmp_path: Path) -> None:
+    job = Job(tmp_path, {"model": "m", "out": "a link"})
+    (tmp_path / "bin" / "vitexport").write_text("""#!/bin/sh\necho '{"out": "its goal"}'\n""")
+    assert job.run("Export and prove").returncode == 0
+    assert job.outputs["export"] == {"code": "0", "home": "its goal", "report": "its goal/report.json"}
 
 
 def test_words_of_an_input_are_options_and_never_commands(tmp_path: Path) -> None:
