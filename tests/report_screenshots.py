@@ -1,5 +1,5 @@
-"""Photograph an export's report.html for the README: python tests/report_screenshots.py DIR. A person looks at them, and
-then commits."""
+"""Photograph an export's report.html for the README: python tests/report_screenshots.py DIR. A person looks at them,
+and then commits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ def main() -> None:
     page = (Path(sys.argv[1]) / "report.html").resolve()
     with demo_page.browser() as chromium:
         for name, viewport, scheme, at in SHOTS:
-            with demo_page.fresh_page(chromium, viewport=viewport, color_scheme=scheme, reduced_motion="reduce") as visitor:
+            with demo_page.fresh_page(
+                chromium, viewport=viewport, color_scheme=scheme, reduced_motion="reduce"
+            ) as visitor:
                 visitor.goto(page.as_uri())
                 if at:
                     visitor.evaluate(f"document.getElementById('{at}').scrollIntoView()")

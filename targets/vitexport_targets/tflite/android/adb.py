@@ -110,9 +110,8 @@ class Adb:
         text = done.stdout + done.stderr
         self._still_there(done, text)
         if done.returncode:
-            raise WorldFailed(
-                f"adb could not {words[0]} '{Path(words[1]).name}' ({_first(text)}). Free some space there."
-            )
+            why = _first(text).rpartition(": ")[2]  # after the two paths, which are long
+            raise WorldFailed(f"adb could not {words[0]} '{Path(words[1]).name}' ({why}). Free some space there.")
 
     def _still_there(self, done: subprocess.CompletedProcess[str], text: str) -> None:
         gone = re.search(r"device '[^']*' not found|no devices/emulators found|device offline|error: closed", text)
@@ -193,4 +192,4 @@ def _run(words: list[str], longest_s: float) -> subprocess.CompletedProcess[str]
 def _first(text: str) -> str:
     """The first line that says something, for a sentence."""
     line = next((line.strip() for line in text.splitlines() if line.strip()), "it says nothing")
-    return "".join(c for c in line if c.isprintable())[:160].rstrip(".")
+    return "".join(c for c in line if c.isprintable())[:400].rstrip(".")

@@ -196,7 +196,8 @@ def _answer(file: _File, room: _Room) -> dict[str, Tensor] | None:
     local.unlink(missing_ok=True)
     if not room.adb.pull(f"{room.folder}/{_OUTPUT}", local):
         return None
-    data, start, raw = local.read_bytes(), 0, {}
+    data, start = local.read_bytes(), 0
+    raw: dict[str, Tensor] = {}
     for names, tensor in file.outputs:
         dtype = np.dtype(tensor.dtype)
         count = math.prod(tensor.shape)
