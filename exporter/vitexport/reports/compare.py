@@ -30,8 +30,8 @@ class Allowed:
     """How much worse a cell may be."""
 
     bytes_percent: float = 1.0
-    """An export that is repeated is the same, in ONNX and Core ML to the byte; a converter's next release renames, which
-    is well below 1 % of the smallest preset (2.4 of selfie's 242 kB)."""
+    """An export that is repeated is the same, in ONNX and Core ML to the byte; a converter's next release renames,
+    which is well below 1 % of the smallest preset (2.4 of selfie's 242 kB)."""
     drift_ratio: float = 4.0
     """The factor that parity grants float32 over PyTorch's own rounding: other processors add up in another order."""
     snr_drop_db: float = 3.0
