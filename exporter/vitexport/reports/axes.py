@@ -40,7 +40,9 @@ class Axis:
             fine = [step * 10.0**decade for decade in decades for step in _STEPS]
             coarse = [10.0**decade for decade in decades]
             inside = [t for t in fine if self.low * 0.999 <= t <= self.high * 1.001]
-            return tuple(inside if len(inside) <= most else [t for t in coarse if self.low <= t <= self.high])
+            if len(inside) > most:
+                inside = [t for t in coarse if self.low <= t <= self.high]
+            return tuple(inside) if len(inside) > 1 else Axis(self.low, self.high).ticks(most)  # less than a decade
         step = next(s for s in _rising((self.high - self.low) / most))
         first = math.ceil(self.low / step - 1e-9)
         last = math.floor(self.high / step + 1e-9)
@@ -52,7 +54,7 @@ def spanning(values: Sequence[float], *, log: bool = False, room: float = 0.06) 
     low, high = min(values), max(values)
     if log:
         low, high = math.log10(low), math.log10(high)
-    margin = max((high - low) * room, 0.02 if log else (abs(high) or 1.0) * 0.02)
+    margin = max((high - low) * room, 0.02 if log else (abs(high) or 1.0) * 0.001)
     low, high = low - margin, high + margin
     return Axis(10**low, 10**high, log=True) if log else Axis(low, high)
 

@@ -22,7 +22,7 @@ PROOF_NAME = "proof.png"
 #: What ``vitexport diff`` leaves beside its picture: the figures.
 TRACES_NAME = "diff.json"
 
-#: Of a picture that is put into the page: the largest of a preset is 2 MB, and a page is read on phones.
+#: Of a picture that is put into the page, which is read on phones: twenty times what selfie's is.
 LARGEST_PICTURE = 16 * 2**20
 
 
