@@ -17,8 +17,8 @@ CROP = Preprocessing(Size(64, 64), fit="crop")
 
 #: An answer of each meaning, for a network of 64x64 pixels, and the tiles of its row.
 ANSWERS: dict[Meaning, tuple[tuple[int, ...], int]] = {
-    "mask": ((1, 1, 64, 64), 4),
-    "segmentation": ((1, 5, 16, 16), 3),
+    "mask": ((1, 1, 64, 64), 5),
+    "segmentation": ((1, 5, 16, 16), 4),
     "logits": ((1, 10), 3),
     "features": ((1, 384), 3),
 }
@@ -72,6 +72,23 @@ def test_a_difference_in_the_artifact_is_visible(meaning: Meaning) -> None:
     )
     theirs = (12 + 2 * (TILE + 12), 12, 12 + 3 * (TILE + 12), 12 + TILE)
     assert np.abs(np.asarray(same.crop(theirs), int) - np.asarray(other.crop(theirs), int)).max() > 50
+
+
+@pytest.mark.parametrize("meaning", ["mask", "segmentation"])
+def test_where_an_artifact_differs_is_drawn_however_little_it_is(meaning: Meaning) -> None:
+    shape = ANSWERS[meaning][0]
+    ours = np.zeros(shape, np.float32)
+    if meaning == "segmentation":
+        ours[:, 0] = 1e-6
+    theirs = ours.copy()
+    theirs[:, -1, : shape[2] // 2, : shape[3] // 2] = 1e-5  # the upper left quarter
+    sheet = proof([PERSON], [{"answer": ours}], [{"answer": theirs}], spec(meaning), SQUASH)
+    left = 12 + 3 * (TILE + 12)
+    tile = np.asarray(sheet.convert("L"), float)[12 : 12 + TILE, left : left + TILE]
+    half = TILE // 2
+    assert tile[: half - 8, : half - 8].min() > 200
+    assert tile[half + 8 :].max() < 50
+    assert tile[:, half + 8 :].max() < 50
 
 
 @pytest.mark.parametrize("meaning", ANSWERS)

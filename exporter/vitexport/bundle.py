@@ -31,8 +31,8 @@ from vitexport.contract import (
     Traits,
     Variant,
 )
-from vitexport.errors import BadRequest, WorldFailed
-from vitexport.manifest import MANIFEST_NAME, REPORT_NAME, encode
+from vitexport.errors import BadRequest, ParityFailed, WorldFailed
+from vitexport.manifest import MANIFEST_NAME, REPORT_NAME, encode, find_bundles
 from vitexport.parity import contrast, held_to
 from vitexport.quantize import FIXES_RANGES, QUANTISES_ACTIVATIONS, calibration, observers
 
@@ -286,3 +286,12 @@ def damage(bundle: Bundle) -> str:
         if entry(path, bundle.directory) != expected:
             return f"'{expected.path}' is not the file that was exported (its sha256 differs). Export the model again."
     return ""
+
+
+def undamaged(directory: Path) -> tuple[Bundle, ...]:
+    """The bundles in ``directory``. A file that is not the one that was exported is a ``ParityFailed``."""
+    found = find_bundles(directory)
+    for bundle in {b.directory: b for b in found}.values():  # once for all sizes
+        if broken := damage(bundle):
+            raise ParityFailed(broken)
+    return found

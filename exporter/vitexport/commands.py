@@ -11,7 +11,7 @@ from vitexport.errors import OK, ParityFailed
 from vitexport.terminal import EXIT_CODES, Parser, Progress, print_json
 
 if TYPE_CHECKING:
-    from vitexport.contract import Bundle, Result
+    from vitexport.contract import Result
 
 
 def _models(arguments: list[str]) -> int:
@@ -74,14 +74,14 @@ def _inspect(arguments: list[str]) -> int:
 
 def _check(arguments: list[str]) -> int:
     from vitexport import proof, registry
-    from vitexport.bundle import read_golden
+    from vitexport.bundle import read_golden, undamaged
     from vitexport.pipeline import binds
     from vitexport.progress import listen
 
     parser = _bundle_parser("check", "Prove a bundle again, on the golden photos that it carries.")
     parser.add_argument("--require-proof", action="store_true", help="count 'not run' as failed")
     asked = parser.parse_args(arguments)
-    found = _undamaged(Path(asked.directory))
+    found = undamaged(Path(asked.directory))
     with listen(Progress()):
         results = [
             proof.prove(target, bundle, variant.precision, provider, read_golden(bundle)).result
@@ -96,21 +96,9 @@ def _check(arguments: list[str]) -> int:
 
 
 def _bench(arguments: list[str]) -> int:
-    from vitexport import proof, registry
-    from vitexport.progress import listen
+    from vitexport import bench_command
 
-    asked = _bundle_parser("bench", "Time a bundle in its own runtime, on this host.").parse_args(arguments)
-    found = _undamaged(Path(asked.directory))
-    with listen(Progress()):
-        results = [
-            proof.time_only(target, bundle, variant.precision, provider)
-            for bundle in found
-            for target in [registry.target(bundle.manifest.target)]
-            for variant in bundle.rung.variants
-            for provider in target.traits.providers
-        ]
-    _print_results(results, as_json=asked.json)
-    return OK
+    return bench_command.run(arguments)
 
 
 def _diff(arguments: list[str]) -> int:
@@ -127,14 +115,21 @@ def _diff(arguments: list[str]) -> int:
     with listen(Progress()):
         traces = diff.diff(found, asked.precision, asked.provider)
     diff.draw(traces, out)
+    kept = diff.keep(traces, out)
     if asked.json:
         print_json(traces)
     else:
         from vitexport.diff.table import render
 
         render(traces)
-        print(f"Drawn in {out}.")
+        print(f"Drawn in {out}; figures in {kept.name}.")
     return OK
+
+
+def _report(arguments: list[str]) -> int:
+    from vitexport.reports import command
+
+    return command.run(arguments)
 
 
 def _preview(arguments: list[str]) -> int:
@@ -155,18 +150,6 @@ def _bundle_parser(command: str, description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _undamaged(directory: Path) -> tuple[Bundle, ...]:
-    """The bundles in ``directory``. A file that is not the one that was exported is a ``ParityFailed``."""
-    from vitexport.bundle import damage
-    from vitexport.manifest import find_bundles
-
-    found = find_bundles(directory)
-    for bundle in {b.directory: b for b in found}.values():  # once for all sizes
-        if broken := damage(bundle):
-            raise ParityFailed(broken)
-    return found
-
-
 def _print_results(results: list[Result], *, as_json: bool) -> None:
     if as_json:
         print_json(results)
@@ -183,5 +166,6 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "check": _check,
     "bench": _bench,
     "diff": _diff,
+    "report": _report,
     "preview": _preview,
 }

@@ -522,7 +522,17 @@ class Measurement:
     runs: NonNegative = 0
     times_ms: tuple[float, ...] = ()
     """Every steady run, in order."""
+    p99_ms: float | None = None
+    sustained_ms: float | None = None
+    """Median of the runs of the last half minute of ``sustained_after_s`` seconds of work: heat has told by then."""
+    sustained_after_s: float | None = None
+    peak_memory_bytes: NonNegative | None = None
+    """Of the process that ran it, where the system tells."""
+    warning: str = ""
+    """Why the figures are to be taken with care, such as a spread that is too wide."""
     reason: str = ""
+    facts: dict[str, str] = field(default_factory=dict)
+    """What else there is to know of the device: ``os``, ``cores``, ``threads``, ``power``, ``shader-f16``, ..."""
 
 
 @dataclass(frozen=True)
@@ -554,6 +564,33 @@ class Result:
     @property
     def verdict(self) -> Verdict:
         return self.parity.verdict
+
+
+@dataclass(frozen=True)
+class DeviceCell:
+    """One variant at one size on one provider, as a device ran it."""
+
+    precision: str
+    provider: str
+    size: Size
+    parity: Parity
+    """Judged on the device, on the golden cases. Whoever takes it back judges the figures again."""
+    latency: Measurement
+    placement: Placement | None = None
+
+
+@dataclass(frozen=True)
+class DeviceReport:
+    """What a device measured of a bundle by itself: posted by a page, written by an app's tests.
+
+    It comes from outside: sizes, counts and texts are to be checked before anything is made of it.
+    """
+
+    schema_version: Literal[1]
+    manifest_sha256: str
+    """Of the bundle's ``manifest.json``: figures of another export are not this one's."""
+    device: Device
+    cells: tuple[DeviceCell, ...]
 
 
 @dataclass(frozen=True)
@@ -619,6 +656,11 @@ class Traits:
     shows: tuple[str, ...] = ()
     """Providers that show what is computed on the way (``taps`` of :meth:`Target.open`), the quickest first. A target
     that has any is :class:`Transparent`."""
+    devices: tuple[str, ...] = ()
+    """Ways to reach a device that is attached to this machine, such as ``adb``. A target that has any is
+    :class:`Attachable`."""
+    threaded: tuple[str, ...] = ()
+    """Providers that can be told how many threads to compute with. A target that has any is :class:`Threaded`."""
 
     def precision(self, name: str) -> Precision:
         return next(p for p in self.precisions if p.name == name)
@@ -651,6 +693,13 @@ class Gated(Protocol):
         """Examine what was loaded beyond ``judged``, the comparison of its ``answers`` to ``cases`` with PyTorch's."""
 
 
+@runtime_checkable
+class Resident(Protocol):
+    """What a session is as well, that runs in this process: what memory it takes can be read from the system."""
+
+    resident: Literal[True]
+
+
 class Target(Protocol):
     """A back end. Two verbs, because a target that cannot be opened cannot be proved."""
 
@@ -665,6 +714,48 @@ class Target(Protocol):
 
         Raises ``RuntimeUnavailable`` where this host cannot run it.
         """
+
+
+@runtime_checkable
+class Threaded(Protocol):
+    """What a target is as well, whose runtimes can be told how many threads to use: ``vitexport bench`` asks it."""
+
+    def open_threaded(self, bundle: Bundle, precision: str, provider: str, threads: int) -> Session:
+        """As :meth:`Target.open`, on a provider of ``traits.threaded``. The session's device states the number."""
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """A device that is attached to this machine, and what its user brings to run files on it."""
+
+    way: str
+    """One of ``traits.devices``."""
+    serial: str | None = None
+    """Which one, where there are several."""
+    program: Path | None = None
+    """What runs a file there, where no such thing comes with the device."""
+    threads: tuple[int, ...] = ()
+    """Empty: as the target finds right."""
+
+
+@runtime_checkable
+class Attachable(Protocol):
+    """What a target is as well, whose files run on a device that is attached to this machine."""
+
+    def measure_attached(self, bundles: Sequence[Bundle], asked: Attachment) -> tuple[Result, ...]:
+        """Of each variant, on each of the device's own providers, under the device's name. A stand-in is called one.
+
+        Raises ``MissingToolchain`` where there is no device or no way to reach it, ``BadRequest`` where it is not clear
+        which or what it is, ``WorldFailed`` where it goes away.
+        """
+
+
+@runtime_checkable
+class Hosted(Protocol):
+    """What a target is as well, whose runtime may have more providers here than it is proven on everywhere."""
+
+    def further_providers(self) -> tuple[str, ...]:
+        """Those of this machine: ``vitexport bench`` times them too."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@
 
     VitexportError
     ├── BadRequest            2   the request is impossible, or its input is bad
-    ├── MissingToolchain      3   a package, an npm module or a browser is not there
+    ├── MissingToolchain      3   a package, an npm module, a browser or an attached device is not there
     ├── LoweringFailed        4   a converter refused the model
     ├── ParityFailed          5   the artifact does not compute what PyTorch computes
     └── WorldFailed           6   disk full, network down, permission withdrawn

@@ -196,7 +196,7 @@ def verify(
             if problem := _malformed(output.name, answer, reference):
                 return Parity("failed", images=len(images), reason=f"{name}: {problem}")
             compared.append(_compare(name, answer[output.name], reference[output.name], output))
-    reason = _fault(compared, variant) or _ill_posed(spread, variant)
+    reason = _fault(compared, variant) or ill_posed(spread, variant)
     return Parity(
         "failed" if reason else "passed",
         drift=_worst(np.max, [c.drift for c in compared]),
@@ -289,7 +289,8 @@ def _fault(compared: list[_Comparison], variant: Variant) -> str:
     return "" if found > floor else f"mask IoU with PyTorch is {found:.4f}; more than {floor} passes."
 
 
-def _ill_posed(spread: float, variant: Variant) -> str:
+def ill_posed(spread: float, variant: Variant) -> str:
+    """Why agreement would prove nothing, of photos whose :func:`contrast` is ``spread``; empty where it does."""
     many = CONTRAST_IN_TOLERANCES[variant.metric]
     needed = many * variant.tolerance
     if spread >= needed:

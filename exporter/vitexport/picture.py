@@ -1,4 +1,5 @@
-"""The picture that an export leaves behind: each photo, what PyTorch made of it, and what the artifact made of it.
+"""The picture that an export leaves behind: each photo, what PyTorch made of it, what the artifact made of it, and
+where the two differ.
 
 For a person's mask also what it is good for: the person kept, the background blurred. For people to look at; the
 verdict is parity's.
@@ -119,12 +120,13 @@ def _floats(batch: NDArray[Any]) -> Floats:
 def _mask_row(case: _Case) -> list[_Tile]:
     seen = case.seen()
     ours, theirs = (_resized(mask[0], seen) for mask in (case.reference, case.artifact))
-    difference = np.abs(case.reference - case.artifact).max()
+    difference = np.abs(case.reference - case.artifact)[0]
     subject = case.spec.labels[0] if case.spec.labels else "foreground"
     return [
         _Tile(PILImage.fromarray(seen), "photo"),
         _Tile(_grey(ours), "PyTorch's mask", f"{np.mean(ours > 0.5):.1%} {subject}"),
-        _Tile(_grey(theirs), "the artifact's mask", f"max difference {difference:.1e}"),
+        _Tile(_grey(theirs), "the artifact's mask", f"{np.mean(theirs > 0.5):.1%} {subject}"),
+        _Tile(_grey(_resized(_stretched(difference), seen)), "difference", f"white is {difference.max():.1e}"),
         _Tile(PILImage.fromarray(background_blurred(seen, theirs)), "composite", "background blurred by it"),
     ]
 
@@ -132,10 +134,12 @@ def _mask_row(case: _Case) -> list[_Tile]:
 def _segmentation_row(case: _Case) -> list[_Tile]:
     seen = case.seen()
     ours, theirs = case.reference.argmax(0), case.artifact.argmax(0)
+    differ = float(np.mean(ours != theirs))
     return [
         _Tile(PILImage.fromarray(seen), "photo"),
         _Tile(_overlay(seen, ours), "PyTorch", _class_names(ours, case.spec.labels)),
-        _Tile(_overlay(seen, theirs), "the artifact", f"{np.mean(ours != theirs):.2%} of pixels differ"),
+        _Tile(_overlay(seen, theirs), "the artifact", _class_names(theirs, case.spec.labels)),
+        _Tile(_enlarged_to(_grey((ours != theirs).astype(np.float32)), seen), "difference", f"{differ:.2%} of pixels"),
     ]
 
 
@@ -177,6 +181,12 @@ def _resized(mask: Floats, image: Image) -> Floats:
     return np.asarray(picture, np.float32).clip(0, 1)
 
 
+def _stretched(difference: Floats) -> Floats:
+    """Its largest value at 1: rounding is a millionth of a mask's range, and black to the eye."""
+    largest = float(_shown(difference).max())
+    return difference / largest if largest > 0 else difference
+
+
 def _shown(values: Floats) -> Floats:
     """NaN has no grey and no length: it is drawn as 0, and failed by parity."""
     return np.nan_to_num(values)
@@ -188,6 +198,10 @@ def _grey(values: Floats) -> PILImage.Image:
 
 def _enlarged(picture: PILImage.Image) -> PILImage.Image:
     return picture.resize((TILE, TILE), PILImage.Resampling.NEAREST)
+
+
+def _enlarged_to(picture: PILImage.Image, image: Image) -> PILImage.Image:
+    return picture.resize((image.shape[1], image.shape[0]), PILImage.Resampling.NEAREST)
 
 
 def _overlay(image: Image, classes: NDArray[np.intp]) -> PILImage.Image:

@@ -66,6 +66,7 @@ def export(request: ExportRequest) -> Report:
             (stage / PLAN_NAME).write_bytes(plans.encode(decided))
         _picture(stage / "proof.png", exams[0], proofs)
         (stage / REPORT_NAME).write_bytes(encode(report))
+        _page(stage, report)
         published = Path(report.out)
         bundles.claim(published, force=request.force or published != out)  # another export may have come first
         bundles.publish(stage, published)
@@ -244,3 +245,9 @@ def _picture(path: Path, exam: Exam, proofs: list[Proof]) -> None:
     shown = next((p for p in proofs if p.answers and p.result.size == exam.source.size), None)
     if shown is not None:
         picture.of_exam(exam, shown.answers).save(path)
+
+
+def _page(stage: Path, report: Report) -> None:
+    from vitexport.reports import page, stored
+
+    (stage / page.PAGE_NAME).write_bytes(page.render(stored.around(stage, report)))

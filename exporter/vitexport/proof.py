@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vitexport import bench, parity
+from vitexport import bench, host, parity, registry
 from vitexport.bundle import read_golden
 from vitexport.contract import (
     Bundle,
@@ -20,10 +20,14 @@ from vitexport.contract import (
     FileEntry,
     Gate,
     Gated,
+    Hosted,
     Measurement,
     Parity,
+    Resident,
     Result,
+    Session,
     Target,
+    Threaded,
 )
 from vitexport.dynamic import further_sizes
 from vitexport.errors import RuntimeUnavailable
@@ -61,7 +65,7 @@ def exam(source: SourceModel, dynamic: tuple[Dynamic, ...] = ()) -> Exam:
 
 def prove(target: Target, bundle: Bundle, precision: str, provider: str, cases: tuple[Case, ...]) -> Proof:
     """Parity on ``cases``, then latency, in one session of the artifact's own runtime."""
-    blank = _blank(target, bundle, precision, provider)
+    blank = blank_result(target, bundle, precision, provider)
     where = f"{target.traits.name} {bundle.rung.size} {precision} on {provider}"
     try:
         with target.open(bundle, precision, provider) as session:
@@ -97,22 +101,58 @@ def prove(target: Target, bundle: Bundle, precision: str, provider: str, cases: 
         return Proof(not_run(blank, str(reason)))
 
 
-def time_only(target: Target, bundle: Bundle, precision: str, provider: str) -> Result:
-    """Latency alone, on the first golden input."""
-    blank = _blank(target, bundle, precision, provider)
+@dataclass(frozen=True)
+class Cell:
+    """A variant of a bundle on one of its providers, on that many threads; None: the runtime's own choice."""
+
+    precision: str
+    provider: str
+    threads: int | None = None
+
+
+def cells(bundle: Bundle, threads: Sequence[int] = ()) -> tuple[Cell, ...]:
+    """What there is to be timed of a bundle here: each variant on every provider that it is proven on and on those that
+    this machine has beside them; where a provider can be told, once for each number of ``threads``."""
+    target = registry.target(bundle.manifest.target)
+    further = target.further_providers() if isinstance(target, Hosted) else ()
+    return tuple(
+        Cell(variant.precision, provider, number)
+        for variant in bundle.rung.variants
+        for provider in (*target.traits.providers, *further)
+        for number in (threads if threads and provider in target.traits.threaded else (None,))
+    )
+
+
+def time_only(target: Target, bundle: Bundle, cell: Cell, sustained_s: float | None = None) -> Result:
+    """Latency alone, on the first golden input; after ``sustained_s`` seconds of work as well, where it is given."""
+    blank = blank_result(target, bundle, cell.precision, cell.provider)
     pixel_values = read_golden(bundle)[0].pixel_values
+    threads = f", {cell.threads} thread{'' if cell.threads == 1 else 's'}" if cell.threads else ""
+    tells_memory = host.forget_peak_memory()
     try:
         with (
-            target.open(bundle, precision, provider) as session,
-            step("bench", f"{target.traits.name} {bundle.rung.size} {precision} on {provider}"),
+            opened(target, bundle, cell) as session,
+            step("bench", f"{target.traits.name} {bundle.rung.size} {cell.precision} on {cell.provider}{threads}"),
         ):
             if session.device.needs:
                 raise RuntimeUnavailable(f"latency needs {session.device.needs}")
-            latency = bench.measure(session, pixel_values)
+            latency = bench.measure(session, pixel_values, sustained_s=sustained_s)
+            if tells_memory and isinstance(session, Resident):
+                latency = replace(latency, peak_memory_bytes=host.peak_memory_bytes())
             unproven = Parity("not run", reason="bench measures latency; vitexport check proves parity")
             return replace(blank, parity=unproven, latency=latency, placement=session.placement)
     except RuntimeUnavailable as reason:
         return not_run(blank, str(reason))
+
+
+def opened(target: Target, bundle: Bundle, cell: Cell) -> Session:
+    """A cell in its runtime. Raises ``RuntimeUnavailable`` where that cannot be told how many threads to use, and as
+    :meth:`Target.open` does."""
+    if cell.threads is None:
+        return target.open(bundle, cell.precision, cell.provider)
+    if not isinstance(target, Threaded) or cell.provider not in target.traits.threaded:
+        raise RuntimeUnavailable(f"{cell.provider} cannot be told how many threads to use")
+    return target.open_threaded(bundle, cell.precision, cell.provider, cell.threads)
 
 
 def on_device(result: Result, device: Device) -> Result:
@@ -140,7 +180,8 @@ def not_run(blank: Result, reason: str) -> Result:
     )
 
 
-def _blank(target: Target, bundle: Bundle, precision: str, provider: str) -> Result:
+def blank_result(target: Target, bundle: Bundle, precision: str, provider: str) -> Result:
+    """The cell of one variant on one provider, before anything has run."""
     manifest = bundle.manifest
     known = {f.path: f for f in manifest.files}
     files = tuple(

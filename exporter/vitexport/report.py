@@ -42,7 +42,7 @@ def summary(report: Report, command: str = "vitexport") -> str:
     out = Path(report.out)
     passed, failed, unrun = (sum(r.verdict == v for r in report.results) for v in ("passed", "failed", "not run"))
     counted = f"{passed} passed, {failed} failed, {unrun} not run."
-    lines = [f"{counted} Everything is in {out}/ (report.json, proof.png)."]
+    lines = [f"{counted} Everything is in {out}/ (report.html, report.json, proof.png)."]
     if failed:
         lines.append("The bundle failed its proof: it is kept apart, under that name, for you to look at.")
     elif passed:
@@ -110,8 +110,17 @@ def _device(result: Result) -> str:
         return f"{parity.runtime}{absent}{_people(parity)}{_gates(parity)}" if parity.runtime else ""
     fallback = result.placement.fallback if result.placement else ()
     left = f"; {len(fallback)} nodes fell back to the CPU: {', '.join(fallback[:3])}" if fallback else ""
-    timed = f"{latency.device}, {latency.runtime}, {latency.provider}, {latency.runs} runs"
-    return f"{timed}{left}{_people(parity)}{_gates(parity)}"
+    return f"{_timed(latency)}{left}{_people(parity)}{_gates(parity)}"
+
+
+def _timed(latency: Measurement) -> str:
+    """On what, how often, and what else there is to know of the figures."""
+    threads = latency.facts.get("threads")
+    told = f", {threads} thread{'' if threads == '1' else 's'}" if threads and "thread" not in latency.device else ""
+    after = latency.sustained_after_s
+    lasting = "" if after is None else f"; {latency.sustained_ms:,.1f} ms after {after / 60:g} min of work"
+    care = f"; {latency.warning}" if latency.warning else ""
+    return f"{latency.device}, {latency.runtime}, {latency.provider}{told}, {latency.runs} runs{lasting}{care}"
 
 
 def _people(parity: Parity) -> str:

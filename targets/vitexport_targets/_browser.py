@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from vitexport import host
 from vitexport.contract import Device
 from vitexport.errors import BadRequest, LoweringFailed, RuntimeUnavailable
 from vitexport_targets import _chromium
@@ -98,8 +99,9 @@ def describe_device(opened: dict[str, Any], chromium_version: str) -> Device:
     adapter = opened["adapter"]
     if adapter is None:
         threads = f"{opened['threads']} thread{'s' if opened['threads'] != 1 else ''}"
-        return Device(f"CPU (WebAssembly, {threads})", runtime, opened["provider"], facts={"threads": threads})
+        facts = host.facts() | {"threads": str(opened["threads"])}
+        return Device(f"CPU (WebAssembly, {threads})", runtime, opened["provider"], facts=facts)
     parts = (adapter["description"] or adapter["device"], adapter["vendor"], adapter["architecture"])
     name = " ".join(dict.fromkeys(part for part in parts if part)) or "unnamed adapter"
-    facts = {"shader-f16": "yes" if "shader-f16" in adapter["features"] else "no"}
+    facts = host.facts() | {"shader-f16": "yes" if "shader-f16" in adapter["features"] else "no"}
     return Device(name, runtime, opened["provider"], software=adapter["software"], facts=facts)

@@ -52,6 +52,7 @@ class Onnx:
         providers=("cpu",),
         options=("dynamic", "max_file_bytes"),
         shows=("cpu",),
+        threaded=("cpu",),
     )
 
     def lower(self, sources: tuple[SourceModel, ...], request: ExportRequest, into: Path) -> Artifact:
@@ -81,6 +82,16 @@ class Onnx:
         from vitexport_targets._onnx_host import open_on_host
 
         return open_on_host(bundle.path(bundle.variant(precision).files[0]), provider, taps)
+
+    def open_threaded(self, bundle: Bundle, precision: str, provider: str, threads: int) -> Session:
+        from vitexport_targets._onnx_host import open_on_host
+
+        return open_on_host(bundle.path(bundle.variant(precision).files[0]), provider, threads=threads)
+
+    def further_providers(self) -> tuple[str, ...]:
+        from vitexport_targets._onnx_host import further_providers
+
+        return further_providers()
 
     def values(self, bundle: Bundle, precision: str) -> dict[str, Value]:
         path = bundle.path(bundle.variant(precision).files[0])

@@ -8,8 +8,9 @@ from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from vitexport import host
 from vitexport.bench import cpu_name
 from vitexport.contract import (
     Artifact,
@@ -38,6 +39,7 @@ class _Session:
     _module: Any
     _outputs: tuple[str, ...]
     placement: Placement | None = None
+    resident: Literal[True] = True
 
     def run(self, pixel_values: Tensor) -> Run:
         import torch
@@ -90,7 +92,7 @@ class Reference:
         start = time.perf_counter()
         module = torch.export.load(bundle.path(bundle.variant(precision).files[0])).module()
         load_ms = (time.perf_counter() - start) * 1000
-        device = Device(cpu_name(), f"torch {torch.__version__}", provider)
+        device = Device(cpu_name(), f"torch {torch.__version__}", provider, facts=host.facts())
         return _Session(device, load_ms, module, tuple(o.name for o in bundle.rung.outputs))
 
 

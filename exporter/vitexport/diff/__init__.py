@@ -6,11 +6,11 @@ PyTorch's blocks -> the artifact's values that are theirs -> both on the golden 
 from __future__ import annotations
 
 from vitexport.diff.cells import cells
-from vitexport.diff.drawing import draw, place
+from vitexport.diff.drawing import draw, keep, place
 from vitexport.diff.exported import Exported, read
 from vitexport.diff.trace import Trace
 
-__all__ = ["Exported", "Trace", "diff", "draw", "place", "read"]
+__all__ = ["Exported", "Trace", "diff", "draw", "keep", "place", "read"]
 
 
 def diff(found: Exported, precision: str | None = None, provider: str | None = None) -> tuple[Trace, ...]:

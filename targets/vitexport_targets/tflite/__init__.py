@@ -9,10 +9,22 @@ One file holds every size of a ladder: a signature for each, with the weights st
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from vitexport.contract import Artifact, Bundle, ExportRequest, Need, Session, SourceModel, Traits, Value
+from vitexport.contract import (
+    Artifact,
+    Attachment,
+    Bundle,
+    ExportRequest,
+    Need,
+    Result,
+    Session,
+    SourceModel,
+    Traits,
+    Value,
+)
 from vitexport_targets._precisions import FP16, FP32, W8, W8_DYN, W8A8, fewer_bits
 
 FEWER_BITS = (
@@ -36,6 +48,8 @@ class TFLite:
         needs=(Need("python", "litert_torch", _INSTALL), Need("python", "ai_edge_quantizer", _INSTALL)),
         options=("image_input",),
         shows=("interpreter",),
+        devices=("adb",),
+        threaded=("interpreter", "compiled-model"),
     )
 
     def lower(self, sources: tuple[SourceModel, ...], request: ExportRequest, into: Path) -> Artifact:
@@ -56,10 +70,20 @@ class TFLite:
 
         return open_natively(bundle, precision, provider, taps)
 
+    def open_threaded(self, bundle: Bundle, precision: str, provider: str, threads: int) -> Session:
+        from vitexport_targets.tflite.native import open_natively
+
+        return open_natively(bundle, precision, provider, threads=threads)
+
     def values(self, bundle: Bundle, precision: str) -> dict[str, Value]:
         from vitexport_targets.tflite.native import values
 
         return values(bundle, precision)
+
+    def measure_attached(self, bundles: Sequence[Bundle], asked: Attachment) -> tuple[Result, ...]:
+        from vitexport_targets.tflite.android.measure import measured
+
+        return measured(self, bundles, asked)
 
 
 TARGET = TFLite()

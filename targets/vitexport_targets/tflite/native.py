@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from vitexport import host
 from vitexport.bench import cpu_name
 from vitexport.contract import Bundle, Device, Placement, Run, Rung, Session, Value
 from vitexport.errors import BadRequest, LoweringFailed
@@ -32,8 +33,11 @@ _REALS = ("float32", "int8", "int16")
 Provider = Literal["interpreter", "compiled-model"]
 
 
-def open_natively(bundle: Bundle, precision: str, provider: str, taps: tuple[str, ...] = ()) -> Session:
-    """Load a variant. Raises ``LoweringFailed`` where LiteRT refuses the file."""
+def open_natively(
+    bundle: Bundle, precision: str, provider: str, taps: tuple[str, ...] = (), threads: int | None = None
+) -> Session:
+    """Load a variant, with LiteRT's own choice of threads where none is given. Raises ``LoweringFailed`` where LiteRT
+    refuses the file."""
     if taps and provider != "interpreter":
         raise BadRequest("Only the interpreter keeps intermediate values; a compiled model has none to show.")
     path = bundle.path(bundle.variant(precision).files[0])
@@ -41,7 +45,7 @@ def open_natively(bundle: Bundle, precision: str, provider: str, taps: tuple[str
     tried(path)
     opened = InterpreterSession if provider == "interpreter" else CompiledSession
     with quietly(), _refusals(path.name):
-        return opened(path, bundle.rung, way, taps)
+        return opened(path, bundle.rung, way, taps, threads)
 
 
 def values(bundle: Bundle, precision: str) -> dict[str, Value]:
@@ -63,8 +67,9 @@ def _refusals(file: str) -> Iterator[None]:
         raise LoweringFailed(f"LiteRT refuses {file} ({said}). Export it again.") from error
 
 
-def _device(provider: str, kernels: str = "XNNPACK") -> Device:
-    return Device(cpu_name(), f"LiteRT {version('ai-edge-litert')} ({provider}, {kernels})", provider)
+def _device(provider: str, threads: int | None, kernels: str = "XNNPACK") -> Device:
+    facts = host.facts() | ({"threads": str(threads)} if threads else {})
+    return Device(cpu_name(), f"LiteRT {version('ai-edge-litert')} ({provider}, {kernels})", provider, facts=facts)
 
 
 def _real(value: Tensor, stored: dict[str, Any]) -> Tensor:
@@ -81,15 +86,19 @@ class InterpreterSession(Session):
     XNNPACK shows nothing of what it computes: where values are tapped, all is done by LiteRT's own kernels.
     """
 
-    def __init__(self, path: Path, rung: Rung, way: Entrance, taps: tuple[str, ...] = ()) -> None:
+    resident: Literal[True] = True
+
+    def __init__(
+        self, path: Path, rung: Rung, way: Entrance, taps: tuple[str, ...] = (), threads: int | None = None
+    ) -> None:
         from ai_edge_litert.interpreter import Interpreter
 
         start = time.perf_counter()
-        self._interpreter = Interpreter(str(path), experimental_preserve_all_tensors=bool(taps))
+        self._interpreter = Interpreter(str(path), num_threads=threads, experimental_preserve_all_tensors=bool(taps))
         self._interpreter.allocate_tensors()  # which is when XNNPACK takes its part
         self._runner = self._interpreter.get_signature_runner(way.signature)
         self.load_ms = (time.perf_counter() - start) * 1000
-        self.device = _device("interpreter", "its own kernels" if taps else "XNNPACK")
+        self.device = _device("interpreter", threads, "its own kernels" if taps else "XNNPACK")
         self.placement: Placement | None = None if taps else read_placement(self._interpreter)
         self._file, self._rung, self._way, self._taps = path.name, rung, way, taps
         self._graph = held(path).signatures[way.signature].graph
@@ -123,19 +132,25 @@ class InterpreterSession(Session):
 class CompiledSession(Session):
     """``CompiledModel``, LiteRT's newer interface: compiled for the CPU when it is loaded."""
 
-    def __init__(self, path: Path, rung: Rung, way: Entrance, taps: tuple[str, ...] = ()) -> None:
+    resident: Literal[True] = True
+
+    def __init__(
+        self, path: Path, rung: Rung, way: Entrance, taps: tuple[str, ...] = (), threads: int | None = None
+    ) -> None:
         from ai_edge_litert.compiled_model import CompiledModel
         from ai_edge_litert.hardware_accelerator import HardwareAccelerator
+        from ai_edge_litert.options import CpuOptions, Options
 
+        asked = Options(HardwareAccelerator.CPU, cpu_options=CpuOptions(num_threads=threads or 0))
         start = time.perf_counter()
-        self._model = CompiledModel.from_file(str(path), hardware_accel=HardwareAccelerator.CPU)
+        self._model = CompiledModel.from_file(str(path), options=asked)
         self._answers = self._model.get_output_tensor_details(way.signature)
         self._inputs = {way.input: self._model.create_input_buffer_by_name(way.signature, way.input)}
         self._outputs = {n: self._model.create_output_buffer_by_name(way.signature, n) for n in self._answers}
         self._inputs[way.input].write(np.zeros(way.shape, way.dtype))  # it opens an environment, aloud
         quiet_at_exit()  # and closes it when the process ends
         self.load_ms = (time.perf_counter() - start) * 1000
-        self.device = _device("compiled-model")
+        self.device = _device("compiled-model", threads)
         self.placement: Placement | None = None
         self._file, self._rung, self._way = path.name, rung, way
 

@@ -77,7 +77,8 @@ class Tensor:
 class Graph:
     tensors: tuple[Tensor, ...]
     inputs: frozenset[int]
-    outputs: frozenset[int]
+    outputs: tuple[int, ...]
+    """In the order in which a runtime gives them."""
     operations: tuple[str, ...]
     """In order: ``CONV_2D``, or a custom operation's own name."""
     computed: tuple[int, ...]
@@ -158,7 +159,7 @@ def _graph(table: Table, kinds: Sequence[str], buffers: Sequence[int], name: str
         if _one_of(index, tensors, "tensor", said) not in known:
             raise BadFile(f"{said} answers '{tensors[index].name}', which nothing in it computes")
     computed = tuple(index for _, made in operations for index in made)
-    return Graph(tensors, frozenset(inputs), frozenset(outputs), tuple(kind for kind, _ in operations), computed)
+    return Graph(tensors, frozenset(inputs), outputs, tuple(kind for kind, _ in operations), computed)
 
 
 def _operation(

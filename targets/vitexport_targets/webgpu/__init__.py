@@ -61,6 +61,7 @@ class WebGpu:
         ),
         options=("runtime", "max_file_bytes"),
         shows=("wasm", "webgpu"),
+        threaded=("wasm",),
     )
 
     def lower(self, sources: tuple[SourceModel, ...], request: ExportRequest, into: Path) -> Artifact:
@@ -72,6 +73,11 @@ class WebGpu:
         from vitexport_targets.webgpu.session import open_in_browser
 
         return open_in_browser(bundle, precision, provider, taps)
+
+    def open_threaded(self, bundle: Bundle, precision: str, provider: str, threads: int) -> Session:
+        from vitexport_targets.webgpu.session import open_in_browser
+
+        return open_in_browser(bundle, precision, provider, threads=threads)
 
     def values(self, bundle: Bundle, precision: str) -> dict[str, Value]:
         from vitexport_targets._onnx_graph import values

@@ -31,8 +31,11 @@ if TYPE_CHECKING:
     from vitexport.contract import Tensor
 
 
-def open_in_browser(bundle: Bundle, precision: str, provider: str, taps: tuple[str, ...] = ()) -> Session:
-    """Serve ``bundle`` on loopback, load it in Chromium and wait until it can run. With ``taps`` no placement is read.
+def open_in_browser(
+    bundle: Bundle, precision: str, provider: str, taps: tuple[str, ...] = (), threads: int | None = None
+) -> Session:
+    """Serve ``bundle`` on loopback, load it in Chromium and wait until it can run. With ``taps`` no placement is read;
+    ``threads`` are WebAssembly's, onnxruntime-web's own choice where none are given.
 
     Raises ``RuntimeUnavailable`` (no adapter, missing device feature, Chromium crashed), ``MissingToolchain`` (no
     Chromium), ``BadRequest`` (a file is damaged), ``LoweringFailed`` (onnxruntime-web refuses the model).
@@ -45,6 +48,7 @@ def open_in_browser(bundle: Bundle, precision: str, provider: str, taps: tuple[s
         page = browser.call(browser.open(executable, f"{url}{HARNESS}", gpu=provider == "webgpu"), OPEN_TIMEOUT_S)
         size = msgspec.to_builtins(bundle.rung.size)
         options = {"size": size, "precision": precision, "provider": provider, **runtime_options(bundle)}
+        options |= {"threads": threads} if threads else {}
         opened = checked(browser.call(page.evaluate("options => harness.open(options)", options), OPEN_TIMEOUT_S))
         placement = None
         if not taps:  # where a graph with other outputs is placed says nothing of the bundle's, and takes as long again

@@ -1,0 +1,124 @@
+"""``vitexport bench``: a bundle's latency on this host, beside another bundle's, or on a device that opens a page."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from vitexport.errors import OK, BadRequest, ParityFailed
+from vitexport.terminal import EXIT_CODES, Parser, Progress, print_json
+
+#: Minutes. A phone is as warm as it gets long before.
+LONGEST_SUSTAINED = 120.0
+
+#: Beyond this many threads a number is a slip of the keyboard.
+MOST_THREADS = 1024
+
+
+def run(arguments: list[str]) -> int:
+    asked = _parser().parse_args(arguments)
+    threads = _threads(asked.threads)
+    if asked.device is not None:
+        return _on_a_device(asked, threads)
+    if asked.serial is not None or asked.benchmark_model is not None:
+        raise BadRequest(
+            "--serial and --benchmark-model mean nothing without --device adb. Leave them out, or name it."
+        )
+    if asked.vs is not None:
+        if asked.sustained is not None:
+            raise BadRequest("--sustained means nothing beside --vs, which runs both in turn. Leave one of them out.")
+        return _versus(asked, threads)
+    return _on_this_host(asked, threads)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="vitexport bench",
+        description="Time a bundle in its own runtime: load, cold (the first inference), steady (median, p90, p99).",
+        epilog=EXIT_CODES,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("directory", help="a bundle, or the folder of bundles that vitexport wrote")
+    add("--vs", metavar="OTHER", help="another export: run both in turn, and tell the ratio of their times")
+    add("--threads", metavar="N,N", help="once with each of these numbers, such as 1,2,4, where a runtime can be told")
+    add("--sustained", type=float, metavar="MINUTES", help="go on for so long, and tell the median of the last 30 s")
+    add("--device", metavar="adb", help="on the Android device that is attached, and file it in report.json")
+    add("--serial", metavar="ID", help="with --device adb: which device, as `adb devices` calls it")
+    add("--benchmark-model", metavar="PATH", help="with --device adb: LiteRT's benchmark_model for the device")
+    add("--json", action="store_true", help="print the results as JSON on standard output")
+    return parser
+
+
+def _threads(text: str | None) -> tuple[int, ...]:
+    if text is None:
+        return ()
+    parts = text.split(",")
+    if not all(p.isascii() and p.isdigit() and 1 <= int(p) <= MOST_THREADS for p in parts):
+        raise BadRequest(f"--threads '{text}' is no list of whole numbers from 1 to {MOST_THREADS}, such as 1,2,4.")
+    return tuple(dict.fromkeys(map(int, parts)))
+
+
+def _seconds(minutes: float | None) -> float | None:
+    if minutes is not None and not 0 < minutes <= LONGEST_SUSTAINED:
+        raise BadRequest(f"--sustained {minutes:g} is no number of minutes up to {LONGEST_SUSTAINED:g}.")
+    return None if minutes is None else minutes * 60
+
+
+def _on_this_host(asked: argparse.Namespace, threads: tuple[int, ...]) -> int:
+    from vitexport import proof, registry
+    from vitexport.bundle import undamaged
+    from vitexport.progress import listen
+
+    sustained_s = _seconds(asked.sustained)
+    found = undamaged(Path(asked.directory))
+    with listen(Progress()):
+        results = [
+            proof.time_only(registry.target(bundle.manifest.target), bundle, cell, sustained_s)
+            for bundle in found
+            for cell in proof.cells(bundle, threads)
+        ]
+    if asked.json:
+        print_json(results)
+    else:
+        from vitexport.report import render
+
+        render(results)
+    return OK
+
+
+def _on_a_device(asked: argparse.Namespace, threads: tuple[int, ...]) -> int:
+    if asked.vs is not None or asked.sustained is not None:
+        raise BadRequest("--vs and --sustained are for this machine, not for --device. Leave one of them out.")
+    from vitexport import attached
+    from vitexport.contract import Attachment
+    from vitexport.progress import listen
+
+    program = None if asked.benchmark_model is None else Path(asked.benchmark_model)
+    with listen(Progress()):
+        found = attached.measure(Path(asked.directory), Attachment(asked.device, asked.serial, program, threads))
+    if asked.json:
+        print_json(found.results)
+    else:
+        from vitexport.report import render
+
+        render(found.results)
+        print(f"Filed in {found.filed}." if found.filed else "There is no report.json beside it to file this in.")
+    return ParityFailed.exit_code if any(result.verdict == "failed" for result in found.results) else OK
+
+
+def _versus(asked: argparse.Namespace, threads: tuple[int, ...]) -> int:
+    from vitexport import versus
+    from vitexport.bundle import undamaged
+    from vitexport.progress import listen
+
+    ones, others = (undamaged(Path(folder)) for folder in (asked.directory, asked.vs))
+    found = versus.contests(ones, others, threads)
+    with listen(Progress()):
+        ratios = [versus.compare(contest) for contest in found]
+    if asked.json:
+        print_json(ratios)
+    else:
+        for ratio in ratios:
+            print(versus.sentence(ratio, asked.directory, asked.vs))
+    return OK

@@ -1,0 +1,59 @@
+"""``report.json`` as it lies in a folder: read, added to, and written in one step."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from vitexport.contract import Report, Result
+from vitexport.errors import BadRequest, WorldFailed
+from vitexport.manifest import REPORT_NAME, decode, encode
+
+
+def read_report(place: Path) -> Report:
+    """Of the folder that ``vitexport --out`` wrote, or the file itself. Raises ``BadRequest`` where there is none."""
+    path = place if place.is_file() else place / REPORT_NAME
+    try:
+        return decode(path.read_bytes(), Report)
+    except OSError:
+        raise BadRequest(
+            f"'{place}' has no {REPORT_NAME}. Name the folder that vitexport wrote, which holds the bundles."
+        ) from None
+    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+        raise BadRequest(f"'{path}' is not a report this version reads ({error}). Export the model again.") from error
+
+
+def with_results(report: Report, results: Sequence[Result]) -> Report:
+    """The report and ``results``: each in place of what the same device said of the same cell before, else last."""
+    new = {_cell(result): result for result in results}
+    kept = tuple(new.pop(_cell(result), result) for result in report.results)
+    return replace(report, results=(*kept, *new.values()))
+
+
+def _cell(result: Result) -> tuple[str, ...]:
+    # What computed it names the device as well, where it was not this machine: see device_report.
+    where = (result.target, result.precision, result.provider, str(result.size))
+    return (result.model, *where, result.parity.runtime)
+
+
+def write_report(report: Report, directory: Path) -> None:
+    """``report.json`` is the old one or the new one, whenever somebody looks. Raises ``WorldFailed``."""
+    path = directory / REPORT_NAME
+    beside = ""
+    try:
+        handle, beside = tempfile.mkstemp(prefix=f".{REPORT_NAME}.", dir=directory)
+        with os.fdopen(handle, "wb") as file:
+            file.write(encode(report))
+        os.chmod(beside, path.stat().st_mode & 0o777)
+        os.replace(beside, path)
+    except OSError as error:
+        raise WorldFailed(f"'{path}' cannot be written ({error.strerror}); it is as it was.") from error
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(beside)

@@ -1,0 +1,277 @@
+"""``vitexport report --compare OLD NEW``: what became worse since an earlier export, as a verdict that a CI can act on.
+
+A cell that is gone, or was passed and is not now, is a regression whatever its figures say. Bytes and accuracy are
+compared wherever both sides have them; latency only where the same device ran it in the same runtime, for anything
+else compares two devices. What cannot be compared is ``not run``, never ``passed``.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from vitexport.contract import Measurement, Report, Size, Verdict
+from vitexport.errors import BadRequest
+from vitexport.reports.cells import Row, Shown, rows
+
+#: float32's own rounding: from 100 dB on, and below a hundred-thousandth, differences are of the order in which a
+#: processor adds up, and nobody's fault. As :data:`vitexport.diff.finding.ROUNDING_DB`.
+ROUNDING_DB = 100.0
+ROUNDING_DRIFT = 1e-5
+
+#: What a cell was or is; ``missing``: the report does not have it.
+Was = Literal["passed", "failed", "not run", "timed", "missing"]
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """How much worse a cell may be."""
+
+    bytes_percent: float = 1.0
+    """An export that is repeated is the same, in ONNX and Core ML to the byte; a converter's next release renames,
+    which is well below 1 % of the smallest preset (2.4 of selfie's 242 kB)."""
+    drift_ratio: float = 4.0
+    """The factor that parity grants float32 over PyTorch's own rounding: other processors add up in another order."""
+    snr_drop_db: float = 3.0
+    """Twice the noise. As much as ``vitexport diff`` asks of a place before it says that SNR falls there."""
+    agreement_points: float = 0.5
+    """Of a hundred: what ``--max-drop`` grants fewer bits where nothing is said."""
+    latency_ratio: float = 1.25
+    """Two files of equal work came out up to 1.08 apart on shared cores (README, `make bench`), and three times that
+    distance is not chance."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One figure of a cell, then and now."""
+
+    figure: str
+    verdict: Verdict
+    old: float | None = None
+    new: float | None = None
+    change: float | None = None
+    """In the unit of ``allowed``: percent of bytes, ratios of drift and latency, dB, points."""
+    allowed: float | None = None
+    reason: str = ""
+    """Why it failed or could not be compared."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One cell: target x precision x provider x size, on a device."""
+
+    target: str
+    precision: str
+    provider: str
+    size: Size
+    device: str
+    was: Was
+    now: Was
+    verdict: Verdict
+    """``failed`` if any of its checks failed; ``not run`` where there was nothing to compare."""
+    checks: tuple[Check, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.target} {self.precision} on {self.provider}, {self.size}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    verdict: Verdict
+    allowed: Allowed
+    cells: tuple[Compared, ...]
+    notes: tuple[str, ...] = ()
+    """What a reader must know of the two sides."""
+
+    @property
+    def regressions(self) -> tuple[str, ...]:
+        """A sentence each."""
+        failed = [(cell, check) for cell in self.cells for check in cell.checks if check.verdict == "failed"]
+        return tuple(f"{cell.name}: {check.reason}" for cell, check in failed)
+
+
+def compare(old: Report, new: Report, allowed: Allowed) -> Comparison:
+    """Every cell of either. Raises ``BadRequest`` where ``old`` has none."""
+    if not old.results:
+        raise BadRequest("The old report has no results, so nothing can have become worse. Name another.")
+    cells = tuple(_compared(*pair, allowed) for pair in _pairs(rows(old), rows(new)))
+    verdict: Verdict = "failed" if any(cell.verdict == "failed" for cell in cells) else "passed"
+    return Comparison(verdict, allowed, cells, tuple(_notes(old, new)))
+
+
+def checked(allowed: Allowed) -> Allowed:
+    """Raises ``BadRequest`` where a bound is none."""
+    for field in fields(allowed):
+        value = getattr(allowed, field.name)
+        least = 1 if field.name.endswith("ratio") else 0
+        if not least <= value < float("inf"):
+            raise BadRequest(
+                f"{value:g} is no bound for {field.name.replace('_', ' ')}: write a number from {least} on."
+            )
+    return allowed
+
+
+def _notes(old: Report, new: Report) -> Iterator[str]:
+    models = {report.results[0].model if report.results else report.request.model for report in (old, new)}
+    if len(models) > 1:
+        yield f"The two are of different models: {' and '.join(sorted(models))}."
+    if old.provenance.weights_sha256 != new.provenance.weights_sha256:
+        yield "The weights differ, so the accuracy of two networks is compared, not of two exports of one."
+    if old.vitexport != new.vitexport:
+        yield f"Exported by vitexport {old.vitexport} then, {new.vitexport} now."
+
+
+# --------------------------------------------------------------------------------------------------------- pairing
+
+
+def _pairs(old: Sequence[Row], new: Sequence[Row]) -> list[tuple[Row | None, Row | None]]:
+    """The same cell of both: on the same device, or on the one that each side has."""
+    keys = dict.fromkeys(_key(row) for row in (*old, *new))
+    return [
+        pair for key in keys for pair in _of_key([r for r in old if _key(r) == key], [r for r in new if _key(r) == key])
+    ]
+
+
+def _key(row: Row) -> tuple[str, str, str, Size]:
+    r = row.result
+    return r.target, r.precision, r.provider, r.size
+
+
+def _of_key(old: list[Row], new: list[Row]) -> Iterator[tuple[Row | None, Row | None]]:
+    left = list(new)
+    alone = []
+    for row in old:
+        same = next((other for other in left if other.ran_on == row.ran_on), None)
+        if same is None:
+            alone.append(row)
+        else:
+            left.remove(same)
+            yield row, same
+    if len(alone) == len(left) == 1:  # the only one on either side: another machine ran it
+        yield alone.pop(), left.pop()
+    yield from ((row, None) for row in alone)
+    yield from ((None, row) for row in left)
+
+
+# --------------------------------------------------------------------------------------------------------- judging
+
+
+def _compared(old: Row | None, new: Row | None, allowed: Allowed) -> Compared:
+    known = new or old
+    assert known is not None
+    if old is None or new is None:
+        gone = Check("verdict", "failed", reason=f"it was {old.verdict}, and is gone") if old else None
+        checks: tuple[Check, ...] = (gone,) if gone else ()
+    else:
+        checks = tuple(_checks(old, new, allowed))
+    verdicts = {check.verdict for check in checks}
+    return Compared(
+        known.result.target,
+        known.result.precision,
+        known.result.provider,
+        known.result.size,
+        known.ran_on,
+        old.verdict if old else "missing",
+        new.verdict if new else "missing",
+        "failed" if "failed" in verdicts else "passed" if "passed" in verdicts else "not run",
+        checks,
+    )
+
+
+#: From the best to the worst. ``timed`` proves less than ``passed``, and nothing at all is proven by ``not run``;
+#: whatever failed cannot fall.
+_RANK: dict[Shown, int] = {"passed": 2, "timed": 1, "not run": 0, "failed": 0}
+
+
+def _checks(old: Row, new: Row, allowed: Allowed) -> Iterator[Check]:
+    yield from _verdicts(old, new)
+    if old.bytes:
+        grown = 100 * (new.bytes / old.bytes - 1)
+        said = f"{old.bytes:,} bytes became {new.bytes:,}, {grown:+.1f} %"
+        yield _bounded("bytes", (old.bytes, new.bytes), grown, allowed.bytes_percent, said)
+    yield from _accuracy(old, new, allowed)
+    yield from _latency(old, new, allowed.latency_ratio)
+
+
+def _verdicts(old: Row, new: Row) -> Iterator[Check]:
+    fell = _RANK[new.verdict] < _RANK[old.verdict]
+    why = f" ({new.why})" if new.why else ""
+    yield Check(
+        "verdict", "failed" if fell else "passed", reason=f"was {old.verdict}, is {new.verdict}{why}" if fell else ""
+    )
+    absent = new.result.device_verdict == "not run" and new.verdict == "passed"
+    if old.result.device_verdict == "passed" and absent:
+        reason = f"a device passed it, none ran it now ({new.result.device_reason or 'no reason is known'})"
+        yield Check("device", "failed", reason=reason)
+
+
+def _accuracy(old: Row, new: Row, allowed: Allowed) -> Iterator[Check]:
+    then, now = old.result.parity, new.result.parity
+    if then.drift is not None and now.drift is not None:
+        ratio = max(now.drift, ROUNDING_DRIFT) / max(then.drift, ROUNDING_DRIFT)
+        said = f"drift {then.drift:.1e} became {now.drift:.1e}"
+        yield _bounded("drift", (then.drift, now.drift), ratio, allowed.drift_ratio, said)
+    if then.snr_db is not None and now.snr_db is not None:
+        lost = min(then.snr_db, ROUNDING_DB) - min(now.snr_db, ROUNDING_DB)
+        said = f"SNR fell from {then.snr_db:.1f} to {now.snr_db:.1f} dB"
+        yield _bounded("snr_db", (then.snr_db, now.snr_db), lost, allowed.snr_drop_db, said)
+    for name, before, after in (
+        ("agreement", then.agreement, now.agreement),
+        ("person_iou", then.person_iou, now.person_iou),
+    ):
+        if before is not None and after is not None:
+            points = 100 * (before - after)
+            said = f"{name.replace('person_iou', 'IoU of people')} fell from {before:.4f} to {after:.4f}"
+            yield _bounded(name, (before, after), points, allowed.agreement_points, said)
+
+
+def _latency(old: Row, new: Row, most: float) -> Iterator[Check]:
+    then, now = old.result.latency, new.result.latency
+    if not then.median_ms:
+        return
+    if not now.median_ms:
+        if new.verdict in ("passed", "timed"):
+            yield Check("latency", "failed", then.median_ms, reason=f"it was timed, and is not now ({now.reason})")
+        return
+    pair = (then.median_ms, now.median_ms)
+    ratio = now.median_ms / then.median_ms
+    if why := _incomparable(old, new):
+        yield Check("latency", "not run", *pair, reason=why)
+    elif ratio > most and not _apart(then, now):
+        reason = f"its runs overlap with the old ones, {ratio:.2f} times at the median as they are: time it again"
+        yield Check("latency", "not run", *pair, ratio, most, reason)
+    else:
+        said = f"median {then.median_ms:,.1f} ms became {now.median_ms:,.1f}, {ratio:.2f} times"
+        yield _bounded("latency", pair, ratio, most, said)
+
+
+def _incomparable(old: Row, new: Row) -> str:
+    then, now = old.result.latency, new.result.latency
+    if stand_in := old.stand_in or new.stand_in:
+        return f"no device's times ({stand_in})"
+    for what, before, after in (
+        ("device", then.device, now.device),
+        ("runtime", then.runtime, now.runtime),
+        ("provider", then.provider, now.provider),
+        ("number of threads", then.facts.get("threads", "any"), now.facts.get("threads", "any")),
+    ):
+        if before != after:
+            return f"another {what}: {before}, then {after}"
+    return then.warning or now.warning
+
+
+def _apart(then: Measurement, now: Measurement) -> bool:
+    """Whether the middle halves of their runs have nothing in common; where runs were not kept, medians must do."""
+    if len(then.times_ms) < 4 or len(now.times_ms) < 4:
+        return True
+    return statistics.quantiles(now.times_ms)[0] > statistics.quantiles(then.times_ms)[2]
+
+
+def _bounded(figure: str, pair: tuple[float, float], change: float, allowed: float, said: str) -> Check:
+    """NaN is beyond any bound."""
+    if change <= allowed:
+        return Check(figure, "passed", *pair, change, allowed)
+    return Check(figure, "failed", *pair, change, allowed, f"{said}; {allowed:g} is allowed")

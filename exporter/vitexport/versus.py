@@ -1,0 +1,179 @@
+"""Two artifacts of one kind beside each other, pair by pair: how many times as long does the one take?
+
+A machine's speed drifts by more than most changes to a network are worth: clocks, heat, neighbours. So both are loaded
+in one process and run in turn, which of a pair goes first alternating; what drifts slowly hits both halves of a pair
+alike and leaves their ratio. The figure is the median of the pairs' ratios, with the interval that the pairs themselves
+give it (:mod:`vitexport.spread`; a ratio's logarithm has the same ranks, so neither's distribution is assumed).
+
+Where the two came to lie in memory is no property of theirs, but lasts as long as they are loaded (T. Mytkowicz et al.,
+Producing Wrong Data Without Doing Anything Obviously Wrong!, ASPLOS '09). So both are loaded ``ROUNDS`` times, the
+other one first each time.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+from vitexport import registry, spread
+from vitexport.bundle import read_golden
+from vitexport.contract import Bundle, Device, Session, Size, Target
+from vitexport.errors import BadRequest, RuntimeUnavailable
+from vitexport.progress import step
+from vitexport.proof import Cell, cells, opened
+
+#: Each of as many pairs as the single runs that a median is taken of (``bench.STEADY_RUNS``), or as the time allows.
+ROUNDS = 4
+PAIRS = 30
+BUDGET_S = 10.0
+
+#: "Faster" is said of an interval without 1 in it: of two files that are equal, wrongly once in a hundred times.
+CONFIDENCE = 0.99
+
+#: In each round, however slow they are: eight pairs are the fewest that have such an interval.
+FEWEST_PAIRS = 2
+
+#: Inferences of each before its first pair: the cold one, and one that finds caches filled by the other.
+WARMING = 2
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times as long ``one`` takes as ``other``, in one cell that both have."""
+
+    target: str
+    precision: str
+    provider: str
+    size: Size
+    device: str = ""
+    runtime: str = ""
+    threads: int | None = None
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+    confidence: float | None = None
+    """Of the true median's lying in ``low..high``."""
+    pairs_ms: tuple[tuple[float, float], ...] = ()
+    """One's time and the other's, in order."""
+    reason: str = ""
+    """Why there is no figure."""
+
+
+@dataclass(frozen=True)
+class Contest:
+    """The same cell of two bundles."""
+
+    one: Bundle
+    other: Bundle
+    cell: Cell
+
+
+def contests(ones: Sequence[Bundle], others: Sequence[Bundle], threads: Sequence[int] = ()) -> tuple[Contest, ...]:
+    """Every cell that both have: same target, size, precision and provider.
+
+    Raises ``BadRequest`` where there is none.
+    """
+    found = tuple(
+        Contest(one, other, cell)
+        for one in ones
+        for other in others
+        if _kind(one) == _kind(other)
+        for cell in cells(one, threads)
+        if cell.precision in {variant.precision for variant in other.rung.variants}
+    )
+    if not found:
+        raise BadRequest(
+            f"'{ones[0].directory}' and '{others[0].directory}' have nothing of one kind to compare: the first holds "
+            f"{_inventory(ones)}; the other {_inventory(others)}. Name two of the same target, size and precision."
+        )
+    return found
+
+
+def compare(contest: Contest) -> Ratio:
+    """The ratio of one cell; where this host cannot run it, why."""
+    target = registry.target(contest.one.manifest.target)
+    cell = contest.cell
+    blank = Ratio(target.traits.name, cell.precision, cell.provider, contest.one.rung.size, threads=cell.threads)
+    pairs: list[tuple[float, float]] = []
+    try:
+        with step("versus", f"{target.traits.name} {blank.size} {cell.precision} on {cell.provider}"):
+            for number in range(ROUNDS):
+                device, more = _round(target, contest, other_first=number % 2 == 1)
+                pairs += more
+            return replace(_judged(blank, pairs), device=device.name, runtime=device.runtime)
+    except RuntimeUnavailable as reason:
+        return replace(blank, reason=str(reason))
+
+
+def _round(target: Target, contest: Contest, *, other_first: bool) -> tuple[Device, list[tuple[float, float]]]:
+    """Both loaded anew, and run in turn."""
+
+    def load(bundle: Bundle) -> tuple[Session, Callable[[], float]]:
+        session = stack.enter_context(opened(target, bundle, contest.cell))
+        pixel_values = read_golden(bundle)[0].pixel_values
+        return session, lambda: session.run(pixel_values).ms
+
+    with ExitStack() as stack:
+        if other_first:
+            _, other = load(contest.other)
+        session, one = load(contest.one)
+        if not other_first:
+            _, other = load(contest.other)
+        if session.device.needs:
+            raise RuntimeUnavailable(f"latency needs {session.device.needs}")
+        return session.device, interleaved(one, other)
+    raise AssertionError("unreachable: the block above returns or raises")
+
+
+def interleaved(one: Callable[[], float], other: Callable[[], float]) -> list[tuple[float, float]]:
+    """Pairs of times in ms, the first that is run alternating. Until there are ``PAIRS``, or ``BUDGET_S`` is spent."""
+    for _ in range(WARMING):
+        one(), other()
+    pairs: list[tuple[float, float]] = []
+    while len(pairs) < PAIRS and (len(pairs) < FEWEST_PAIRS or sum(map(sum, pairs)) < BUDGET_S * 1000):
+        if len(pairs) % 2:
+            second = other()
+            pairs.append((one(), second))
+        else:
+            pairs.append((one(), other()))
+    return pairs
+
+
+def _judged(blank: Ratio, pairs: list[tuple[float, float]]) -> Ratio:
+    if not all(one > 0 and other > 0 for one, other in pairs):
+        raise RuntimeUnavailable("its clock is too coarse for so small a network: some runs took no time by it")
+    ratios = [one / other for one, other in pairs]
+    found = spread.of_median(ratios, CONFIDENCE)
+    assert found is not None, "ROUNDS * FEWEST_PAIRS are enough for an interval"
+    return replace(
+        blank,
+        ratio=statistics.median(ratios),
+        low=found.low,
+        high=found.high,
+        confidence=found.confidence,
+        pairs_ms=tuple(pairs),
+    )
+
+
+def sentence(ratio: Ratio, one: str, other: str) -> str:
+    """For a person, who called them ``one`` and ``other``."""
+    threads = f", {ratio.threads} thread{'' if ratio.threads == 1 else 's'}" if ratio.threads else ""
+    cell = f"{ratio.target} {ratio.size} {ratio.precision} on {ratio.provider}{threads}"
+    if ratio.ratio is None or ratio.low is None or ratio.high is None:
+        return f"{cell}: not run ({ratio.reason})"
+    told = "no difference is shown" if ratio.low <= 1 <= ratio.high else f"{one if ratio.high < 1 else other} is faster"
+    return (
+        f"{cell}: {one} takes {ratio.ratio:.3f} times as long as {other} "
+        f"({ratio.low:.3f}..{ratio.high:.3f} with {ratio.confidence:.1%} confidence, {len(ratio.pairs_ms)} pairs): "
+        f"{told}. {ratio.device}, {ratio.runtime}"
+    )
+
+
+def _kind(bundle: Bundle) -> tuple[str, Size]:
+    return bundle.manifest.target, bundle.rung.size
+
+
+def _inventory(bundles: Sequence[Bundle]) -> str:
+    return ", ".join(f"{b.manifest.target} {b.rung.size} {v.precision}" for b in bundles for v in b.rung.variants)

@@ -1,0 +1,286 @@
+"""report.html: one file that opens from a disk, says all that report.json says, and takes nobody's word for HTML."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import demo_page
+import written_reports as written
+from conftest import TINY
+from test_demo_page_access import DESKTOP, PHONE, violations
+from vitexport import cli, pipeline
+from vitexport.commands import COMMANDS
+from vitexport.contract import ExportRequest, Measurement, Report, Size
+from vitexport.errors import BadRequest
+from vitexport.manifest import encode
+from vitexport.reports import again, cells, page, plots, stored
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+browser_test = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with demo_page.browser() as launched:
+        yield launched
+
+
+def home(folder: Path, report: Report, *, proof: bool = False) -> Path:
+    """As an export and a diff leave it."""
+    folder.mkdir(exist_ok=True)
+    (folder / "report.json").write_bytes(encode(report))
+    judged = next((r for r in report.results if r.verdict == "passed"), None)
+    if judged:
+        (folder / "diff.json").write_bytes(encode((written.trace(judged),)))
+    if proof:
+        Image.fromarray(np.zeros((40, 120, 3), np.uint8)).save(folder / "proof.png")
+    (folder / "report.html").write_bytes(page.render(stored.read(folder)))
+    return folder
+
+
+def opened(visitor: Page, folder: Path) -> list[str]:
+    """Go there; what it then asks for, itself left out."""
+    asked: list[str] = []
+    visitor.on("request", lambda request: asked.append(request.url))
+    visitor.goto((folder / "report.html").as_uri())
+    return [url for url in asked if not url.startswith("data:")][1:]
+
+
+# ------------------------------------------------------------------------------------------------------ in a browser
+
+
+@browser_test
+@pytest.mark.parametrize(("scheme", "viewport"), [("light", DESKTOP), ("dark", PHONE)], ids=["light", "dark phone"])
+def test_axe_finds_nothing_and_nothing_is_asked_for(
+    chromium: Browser, tmp_path: Path, scheme: str, viewport: dict[str, int]
+) -> None:
+    folder = home(tmp_path, written.report(), proof=True)
+    with demo_page.fresh_page(chromium, color_scheme=scheme, viewport=viewport) as visitor:
+        said: list[str] = []
+        visitor.on("console", lambda message: said.append(message.text))
+        assert opened(visitor, folder) == []
+        assert said == []  # a browser says there what its policy forbade
+        assert visitor.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        paper = visitor.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert sum(map(int, re.findall(r"\d+", paper))) > 600 or scheme == "dark"
+        for summary in visitor.locator("summary").all():
+            summary.click()
+        assert violations(visitor) == []
+
+
+@browser_test
+def test_every_result_is_a_row_with_its_figures_and_no_stand_in_passes_for_a_device(
+    chromium: Browser, tmp_path: Path
+) -> None:
+    report = written.report()
+    with demo_page.fresh_page(chromium) as visitor:
+        opened(visitor, home(tmp_path, report))
+        shown = visitor.locator("table.results tbody tr").all_inner_texts()
+        assert len(shown) == len(report.results)
+        for row, text in zip(cells.rows(report), shown, strict=True):
+            r = row.result
+            figures = [f"{r.target} {r.precision}", f"{r.provider}, {r.size}", row.verdict, f"{row.bytes:,}", row.why]
+            figures += [row.ran_on, row.stand_in]
+            if r.parity.snr_db is not None:
+                figures += [f"{r.parity.drift:.1e}", f"{r.parity.snr_db:.1f}", f"{r.parity.agreement:.4f}"]
+            if r.latency.median_ms is not None:
+                figures += [f"{r.latency.cold_ms:,.1f}", f"{r.latency.median_ms:,.1f}"]
+            assert [figure for figure in figures if figure not in text] == []
+            stood_in = r.target == "coreml" or (r.target, r.precision) == ("webgpu", "fp32")
+            assert ("no device’s figure" in text) == stood_in
+        unrun = visitor.locator("section[aria-labelledby=unrun]").inner_text()
+        for said in (
+            "adapter has no shader-f16",
+            "webgpu fp16 on webgpu, 224x224",
+            "latency of coreml w8 on evaluator",
+        ):
+            assert said in unrun
+
+
+@browser_test
+def test_a_verdict_is_told_by_its_word_and_its_shape(chromium: Browser, tmp_path: Path) -> None:
+    with demo_page.fresh_page(chromium) as visitor:
+        opened(visitor, home(tmp_path, written.report()))
+        marks = visitor.locator("table.results .verdict").evaluate_all(
+            "all => all.map(v => [v.innerText.trim(), v.querySelector('use').getAttribute('href')])"
+        )
+    assert {tuple(mark) for mark in marks} == {
+        ("passed", "#v-passed"), ("failed", "#v-failed"), ("not run", "#v-not-run"), ("timed", "#v-timed")
+    }  # fmt: skip
+    drawn = re.findall(r'<g id="v-[a-z-]+">(.*?)</g>', page.render(stored.read(tmp_path)).decode())
+    assert len(set(drawn)) == 4
+
+
+@browser_test
+def test_texts_that_mean_harm_stay_texts(chromium: Browser, tmp_path: Path) -> None:
+    folder = home(tmp_path, written.hostile())
+    with demo_page.fresh_page(chromium, viewport=PHONE) as visitor:
+        dialogs: list[str] = []
+        visitor.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+        assert opened(visitor, folder) == []
+        assert visitor.locator("script, img, iframe, object, a:not(.skip)").count() == 0
+        assert visitor.evaluate(
+            "[...document.querySelectorAll('*')].every(e => !e.getAttributeNames().some(n => n.startsWith('on')))"
+        )
+        text = " ".join(visitor.locator("body").inner_text().split())
+        assert " ".join(written.HOSTILE.split()) in text
+        assert "{{ 7*7 }}" in text
+        assert "49" not in visitor.locator("h1").inner_text()
+        assert dialogs == []
+        assert visitor.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        for summary in visitor.locator("summary").all():
+            summary.click()
+        assert violations(visitor) == []
+
+
+@browser_test
+def test_keys_reach_what_scrolls(chromium: Browser, tmp_path: Path) -> None:
+    with demo_page.fresh_page(chromium, viewport=PHONE, reduced_motion="reduce") as visitor:
+        opened(visitor, home(tmp_path, written.report()))
+        visitor.keyboard.press("Tab")
+        assert visitor.evaluate("document.activeElement.innerText") == "To the results"
+        visitor.keyboard.press("Tab")
+        table = visitor.locator(".scroll").first
+        assert visitor.evaluate("document.activeElement.getAttribute('aria-label')") == "Results, scrolls sideways"
+        for _ in range(3):
+            visitor.keyboard.press("ArrowRight")
+        visitor.wait_for_function("document.querySelector('.scroll').scrollLeft > 20")
+        assert table.evaluate("e => getComputedStyle(e).outlineStyle") == "solid"
+
+
+# -------------------------------------------------------------------------------------------------- without a browser
+
+
+def test_the_policy_allows_its_own_style_and_nothing_else(tmp_path: Path) -> None:
+    html = page.render(stored.read(home(tmp_path, written.report(), proof=True))).decode()
+    (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', html)
+    assert "default-src &#39;none&#39;" in policy
+    assert "unsafe" not in policy
+    assert "http" not in html.replace("http-equiv", "")
+    assert not re.findall(r"<(script|link|iframe)\b|\bstyle=|\bon\w+=", html)
+
+
+def test_an_export_leaves_it_and_the_command_writes_it_again_with_what_diff_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    pipeline.export(ExportRequest(model=TINY, targets=("onnx",), precisions=("fp32",), out=str(out)))
+    first = (out / "report.html").read_text()
+    assert "data:image/png;base64," in first
+    assert "Block by block" not in first
+    assert f"vitexport --model {TINY} --target onnx --precision fp32 --out {out}" in first
+    assert COMMANDS["diff"]([str(out)]) == 0
+    assert COMMANDS["report"]([str(out), "--html"]) == 0
+    assert capsys.readouterr().out.endswith(f"Written: {out / 'report.html'}\n")
+    assert "Block by block" in (out / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("put", "says"),
+    [
+        (None, "has no report.json. Name the folder that vitexport wrote"),
+        (b"{}", "is not a report this version reads"),
+        (b"\xff\xfe", "is not a report this version reads"),
+        (b'{"schema_version": 2}', "is not a report this version reads"),
+    ],
+)
+def test_what_is_no_report_is_said(tmp_path: Path, put: bytes | None, says: str) -> None:
+    if put is not None:
+        (tmp_path / "report.json").write_bytes(put)
+    with pytest.raises(BadRequest, match=re.escape(says)):
+        stored.read(tmp_path)
+
+
+def test_what_lies_beside_a_report_is_shown_only_if_it_is_what_it_is_called(tmp_path: Path) -> None:
+    folder = home(tmp_path, written.report())
+    (folder / "proof.png").write_bytes(b"<svg onload=alert(1)>")
+    (folder / "diff.json").write_bytes(b"[1]")
+    (folder / "onnx").mkdir()
+    (folder / "onnx" / "manifest.json").write_bytes(b"[]")
+    found = stored.read(folder)
+    assert (found.proof, found.traces, found.manifests) == (None, (), ())
+    stranger = replace(written.trace(found.report.results[0]), model="another model")
+    (folder / "diff.json").write_bytes(encode((stranger,)))
+    assert stored.read(folder).traces == ()
+
+
+def test_a_report_without_results_or_figures_is_still_a_page(tmp_path: Path) -> None:
+    nothing = written.unrun(written.result("onnx", "fp32"), "no runtime")
+    html = page.render(stored.read(home(tmp_path, written.report(nothing)))).decode()
+    assert "no runtime" in html
+    empty = replace(written.report(), results=())
+    assert b"0 passed, 0 failed, 0 not run" in page.render(stored.read(home(tmp_path, empty)))
+
+
+def test_infinite_and_missing_figures_do_not_break_the_plots(tmp_path: Path) -> None:
+    good = written.result("onnx", "fp32")
+    odd = (
+        replace(good, parity=replace(good.parity, snr_db=float("nan"), drift=float("inf"))),
+        replace(good, latency=Measurement("passed", "A processor", "runtime", "cpu", median_ms=0.0, runs=1)),
+        replace(good, precision="x", files=()),
+        replace(
+            good, precision="y", latency=Measurement("passed", "A", "r", "cpu", median_ms=1.0, times_ms=(0.0, 1.0))
+        ),
+    )
+    assert b"</html>" in page.render(stored.Stored(tmp_path, written.report(*odd)))
+
+
+def test_labels_never_lie_on_one_another_and_marks_keep_inside() -> None:
+    report = written.report()
+    for plot in plots.scatters(report):
+        assert all(0 <= p.x <= 100 and 0 <= p.y <= plots.HEIGHT for p in plot.points)
+        places = [(p.leftwards, round(p.x, 1), p.y - p.lift) for p in plot.points if p.label]
+        assert len(places) == len(set(places))
+        assert any(p.failed for p in plot.points)
+
+
+def test_the_plots_show_what_was_measured() -> None:
+    (snr, agreement) = plots.scatters(written.report())
+    by_size = sorted(snr.points, key=lambda p: p.x)
+    assert by_size[0].says == "onnx w4 224x224: 3,580,000 bytes, 3.2 dB, failed"
+    assert by_size[0].y > by_size[-1].y  # smaller and further from PyTorch: lower
+    assert agreement.points[-1].says == "onnx w4 224x224: 3,580,000 bytes, 0.4000, failed"
+    groups = plots.latencies(written.report())
+    assert [(g.device, bool(g.stand_in)) for g in groups] == [
+        ("A processor", False), ("CPU (WebAssembly, 1 thread)", False), ("Pixel 9", False), ("google swiftshader", True)
+    ]  # fmt: skip
+    strip = groups[0].strips[0]
+    assert len(strip.runs) == 30
+    assert min(strip.runs) <= strip.median <= max(strip.runs) < strip.cold
+
+
+# ----------------------------------------------------------------------------------------------------- the same again
+
+
+@pytest.mark.parametrize(
+    "request_made",
+    [
+        ExportRequest(model="vit_small"),
+        ExportRequest(model="-odd name; rm -rf $HOME", out="-o", targets=("onnx", "tflite"), weights="-w"),
+        ExportRequest(
+            model="m.py:net", sizes=(Size(144, 256), Size(224, 224)), pad_size=True, pos_embed_rule="hf",
+            weights_size=Size(96, 96), patch_size=8, frames=16, frame_stride=2, precisions=("fp32", "w8a8"),
+            weights="random", task="features", images="my photos", calibration="c", observer="entropy", out="a b",
+            force=True, seed=7, dynamic=("batch", "size"), runtime="none", max_file_bytes=25 * 2**20, max_drop=0.25,
+            plan="plan.json", require_proof=True, require_device=True, coreml_target="ios18", image_input=True,
+            layout="ane",
+        ),
+        ExportRequest(model="m", image_input=False),
+    ],
+    ids=["plain", "hostile", "everything", "tensor"],
+)  # fmt: skip
+def test_the_command_makes_the_same_request(request_made: ExportRequest) -> None:
+    words = shlex.split(again.command(request_made))
+    assert words[0] == "vitexport"
+    assert cli._request(cli._export_parser().parse_args(words[1:])) == request_made

@@ -1,0 +1,120 @@
+"""Two artifacts in turn: equal ones are not told apart, unequal ones are, and what does not match is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import onnx_bundles
+from vitexport import spread, versus
+from vitexport.errors import BadRequest
+from vitexport.manifest import read_bundles
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``one`` and ``copy`` hold the same file, ``half`` the same network in another precision."""
+    made = tmp_path_factory.mktemp("versus")
+    onnx_bundles.filled(made / "one", "roomy_and_large")
+    shutil.copytree(made / "one", made / "copy")
+    onnx_bundles.filled(made / "half", "roomy_and_large", ("fp16",))
+    return made
+
+
+def drifting(factor: float, generator: np.random.Generator, clock: list[float]) -> Callable[[], float]:
+    """Times with skewed noise on a machine that slows down run by run, by far more than ``factor``."""
+
+    def run() -> float:
+        clock[0] *= 1.01
+        return float(factor * clock[0] * generator.lognormal(0, 0.1))
+
+    return run
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.25])
+def test_a_ratio_is_found_on_a_machine_that_slows_down(factor: float) -> None:
+    generator, clock = np.random.default_rng(3), [1.0]
+    pairs = versus.interleaved(drifting(factor, generator, clock), drifting(1.0, generator, clock))
+    assert len(pairs) == versus.PAIRS
+    assert clock[0] > 1.8
+    found = spread.of_median([one / other for one, other in pairs], versus.CONFIDENCE)
+    assert found is not None
+    assert found.low <= factor <= found.high
+    assert (found.low <= 1 <= found.high) == (factor == 1)
+
+
+def test_which_goes_first_alternates() -> None:
+    order: list[str] = []
+
+    def run(name: str) -> Callable[[], float]:
+        return lambda: order.append(name) or 1.0  # type: ignore[func-returns-value]
+
+    versus.interleaved(run("a"), run("b"))
+    assert "".join(order[2 * versus.WARMING :]) == "abba" * (versus.PAIRS // 2)
+
+
+def test_slow_ones_are_run_in_few_pairs_and_no_fewer_than_an_interval_needs() -> None:
+    pairs = versus.interleaved(lambda: 60_000.0, lambda: 60_000.0)
+    assert len(pairs) == versus.FEWEST_PAIRS
+    assert spread.of_median([1.0] * versus.FEWEST_PAIRS * versus.ROUNDS, versus.CONFIDENCE) is not None
+
+
+def test_two_copies_of_one_file_take_1_00_times_as_long(folder: Path) -> None:
+    """With 99 % confidence, so one try in a hundred may miss: two of three do, once in three thousand times."""
+    (contest,) = versus.contests(read_bundles(folder / "one"), read_bundles(folder / "copy"))
+    tries = [versus.compare(contest) for _ in range(3)]
+    assert sum(r.low is not None and r.high is not None and r.low <= 1 <= r.high for r in tries) >= 2, tries
+    for found in tries:
+        assert found.confidence is not None
+        assert found.confidence >= 0.99
+        assert len(found.pairs_ms) == versus.ROUNDS * versus.PAIRS
+        assert found.ratio == np.median([one / other for one, other in found.pairs_ms])
+
+
+def test_the_command_tells_the_ratio_with_its_confidence(folder: Path) -> None:
+    done = bench("--vs", folder / "copy", folder / "one", "--threads", "1", "--json")
+    (found,) = json.loads(done.stdout)
+    assert (found["target"], found["precision"], found["provider"], found["threads"]) == ("onnx", "fp32", "cpu", 1)
+    assert 0.5 < found["low"] <= found["ratio"] <= found["high"] < 2
+
+
+def test_what_has_no_precision_in_common_is_refused(folder: Path) -> None:
+    done = bench(folder / "one", "--vs", folder / "half")
+    assert done.returncode == BadRequest.exit_code
+    assert "have nothing of one kind to compare: the first holds onnx 32x32 fp32; the other onnx 32x32 fp16." in (
+        done.stderr
+    )
+
+
+def test_each_number_of_threads_is_timed_and_stated(folder: Path) -> None:
+    done = bench(folder / "one", "--threads", "1,2", "--json")
+    results = json.loads(done.stdout)
+    assert [r["latency"]["facts"]["threads"] for r in results] == ["1", "2"]
+    assert all(r["latency"]["runs"] == 30 and r["latency"]["peak_memory_bytes"] > 10**7 for r in results)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--threads", "0"), "--threads '0' is no list of whole numbers from 1 to 1024, such as 1,2,4."),
+        (("--threads", "two"), "--threads 'two' is no list"),
+        (("--sustained", "0"), "--sustained 0 is no number of minutes up to 120."),
+        (("--sustained", "1", "--vs", "x"), "--sustained means nothing beside --vs"),
+    ],
+)
+def test_impossible_options_are_refused_in_a_sentence(folder: Path, options: tuple[str, ...], said: str) -> None:
+    done = bench(folder / "one", *options)
+    assert (done.returncode, done.stdout) == (BadRequest.exit_code, "")
+    assert said in done.stderr
+
+
+def bench(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "vitexport", "bench", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
