@@ -238,11 +238,20 @@ def toolchain() -> list[str]:
     pytest.skip("not run: no Swift here (make swift)")
 
 
+def run(*command: str | Path) -> str:
+    """A command's output, where Swift is. Neither an error nor a warning may come."""
+    made = [*toolchain(), *map(str, command)]
+    done = subprocess.run(made, capture_output=True, text=True, timeout=800, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "warning:" not in done.stderr, done.stderr[-4000:]
+    return done.stdout
+
+
 class Swift:
     """The sources of a ladder's package that need no Apple framework, compiled."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.enter = folder, toolchain()
+        self.folder = folder
         bundle = written(folder / "bundle", *(source(how) for how in LADDER))
         sources = [*(bundle / "swift" / "Sources").rglob("*.swift"), TESTS / "swift" / "main.swift"]
         (folder / "flat").mkdir()
@@ -253,20 +262,44 @@ class Swift:
         accessor = "import Foundation\nextension Bundle { static var module: Bundle { .main } }\n"  # SwiftPM writes it
         (folder / "flat" / "accessor.swift").write_text(accessor)
         made = sorted(map(str, (folder / "flat").glob("*.swift")))
-        self.run("swiftc", "-O", "-module-name", "asked", *made, "-o", str(folder / "asked"))
-
-    def run(self, *command: str) -> str:
-        done = subprocess.run([*self.enter, *command], capture_output=True, text=True, timeout=800, check=False)
-        assert done.returncode == 0, done.stderr[-4000:]
-        assert "warning:" not in done.stderr, done.stderr[-4000:]
-        return done.stdout
+        run("swiftc", "-O", "-module-name", "asked", *made, "-o", folder / "asked")
 
     def ask(self, requests: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         (self.folder / "requests.json").write_text(json.dumps(requests))
-        answers: list[dict[str, Any]] = json.loads(
-            self.run(str(self.folder / "asked"), str(self.folder / "requests.json"))
-        )
+        answers: list[dict[str, Any]] = json.loads(run(self.folder / "asked", self.folder / "requests.json"))
         return answers
+
+
+APPLE = ("CoreVideo", "CoreGraphics", "VideoToolbox", "ImageIO", "CryptoKit", "CoreML")
+
+
+@pytest.mark.slow
+def test_what_calls_apples_frameworks_has_the_types_that_they_are_documented_with(tmp_path: Path):
+    """Against declarations of our own, in tests/swift/apple: it finds a slip, and proves nothing of the frameworks."""
+    toolchain()
+    bundle = written(tmp_path / "bundle")
+    # A copy: Swift's root sees /tmp, and not the checkout.
+    apple = shutil.copytree(TESTS / "swift" / "apple", tmp_path / "apple")
+    modules = tmp_path / "modules"
+    modules.mkdir()
+    accessor = tmp_path / "accessor.swift"  # SwiftPM writes it
+    accessor.write_text("import Foundation\nextension Bundle { static var module: Bundle { .main } }\n")
+
+    def module(name: str, *files: Path) -> tuple[str | Path, ...]:
+        return ("-module-name", name, "-I", modules, "-parse-as-library", *files)
+
+    def emitted(name: str, *files: Path) -> None:
+        run("swiftc", "-emit-module", "-emit-module-path", modules / f"{name}.swiftmodule", *module(name, *files))
+
+    for name in APPLE:
+        emitted(name, apple / f"{name}.swift")
+    sources = bundle / "swift" / "Sources"
+    for name, beside in (("Tiny", []), ("TinyExam", [apple / "beside" / "Darwin.swift"])):
+        files = [*sorted((sources / name).glob("*.swift")), *beside, accessor]
+        emitted(name, *files)
+        run("swiftc", "-typecheck", *module(name, *files))
+    tests = sorted((bundle / "swift" / "Tests").glob("*.swift"))
+    run("swiftc", "-typecheck", *module("TinyTests", *tests, apple / "beside" / "XCTest.swift"))
 
 
 @pytest.fixture(scope="module")

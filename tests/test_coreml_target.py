@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 import shutil
 import subprocess
@@ -444,3 +445,21 @@ def test_verify_py_says_that_it_needs_a_mac(tiny: tuple[Report, Bundle]):
     )
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.startswith("verify.py needs macOS")
+
+
+def test_the_swift_package_is_part_of_the_bundle_with_a_hash_of_its_own(tiny: tuple[Report, Bundle], tmp_path: Path):
+    bundle = tiny[1]
+    listed = {file.path for file in bundle.manifest.files}
+    written = {
+        "Package.swift",
+        *(p.relative_to(bundle.directory).as_posix() for p in bundle.directory.glob("swift/**/*.*")),
+    }
+    assert written <= listed
+    package = (bundle.directory / "Package.swift").read_text()
+    for named in re.findall(r'[.]copy\("([^"]+)"\)', package):
+        assert (bundle.directory / named).exists(), named
+    for kept_out in re.findall(r'^ {16}"([^"]+)",$', package, re.MULTILINE):
+        assert (bundle.directory / kept_out).exists(), kept_out
+    changed = read_bundle(shutil.copytree(bundle.directory, tmp_path / "changed"))
+    changed.path("swift/Sources/Tiny/Generated.swift").write_text("// another network")
+    assert "'swift/Sources/Tiny/Generated.swift' is not the file that was exported" in bundles.damage(changed)

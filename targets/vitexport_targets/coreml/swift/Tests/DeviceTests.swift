@@ -48,7 +48,8 @@ final class DeviceTests: XCTestCase {
         #if os(macOS)
         let folder = FileManager.default.temporaryDirectory
         #else
-        let folder = URL.documentsDirectory  // of the app, which Xcode's Devices window downloads
+        // Of the app: Xcode's Devices window downloads it.
+        let folder = FileManager.default.urls(for: .documentDirectory, in: .userDomainMask)[0]
         #endif
         let file = folder.appendingPathComponent("__MODULE__-device-report.json")
         try json.write(to: file, options: .atomic)
