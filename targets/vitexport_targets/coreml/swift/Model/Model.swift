@@ -92,7 +92,7 @@ public final class __MODULE__Model {
 
     private func input(fitted picture: Picture) throws -> MLFeatureProvider {
         if Stored.takesPicture { return try provider(MLFeatureValue(pixelBuffer: picture.pixelBuffer())) }
-        return try provider(MLFeatureValue(multiArray: inputSize.preprocessing.tensor(picture).multiArray()))
+        return try provider(MLFeatureValue(multiArray: inputSize.preprocessing.normalised(picture).multiArray()))
     }
 
     private func provider(_ value: MLFeatureValue) throws -> MLFeatureProvider {

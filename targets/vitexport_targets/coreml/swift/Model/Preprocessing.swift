@@ -40,7 +40,13 @@ public struct Preprocessing: Equatable, Sendable {
 
     /// The photo as the normalised (1, 3, height, width) tensor: what a package that takes a tensor takes.
     public func tensor(_ photo: Picture) -> Tensor {
-        let rgb = fitted(photo).rgb
+        normalised(fitted(photo))
+    }
+
+    /// A picture of `size` as that tensor.
+    public func normalised(_ fitted: Picture) -> Tensor {
+        precondition(fitted.size == size, "a picture of \(fitted.size) is not fitted to \(size)")
+        let rgb = fitted.rgb
         let area = size.height * size.width
         var values = [Float](repeating: 0, count: 3 * area)
         for channel in 0..<3 {

@@ -46,7 +46,7 @@ final class GoldenTests: XCTestCase {
         for (rung, size) in zip(try ExamResources.manifest().rungs, InputSize.allCases) {
             for one in try ExamResources.golden(rung) {
                 let picture = try XCTUnwrap(size.preprocessing.picture(of: one.input))
-                let again = size.preprocessing.tensor(picture)
+                let again = size.preprocessing.normalised(picture)
                 XCTAssertLessThanOrEqual(largestDifference(again, one.input), 1e-5)
             }
         }
