@@ -392,3 +392,13 @@ def test_the_report_that_swift_writes_is_taken_back(swift: Swift, tmp_path: Path
         Placement({"Neural Engine": 7, "CPU": 1}, ("gather (x)",)),
     )
     assert result.latency.runs == (30 if verdict == "passed" else 0)
+
+
+@pytest.mark.slow
+def test_swiftpm_builds_a_bundle_as_it_is_and_its_exam_passes_where_core_ml_is_not_needed(tmp_path: Path):
+    pytest.importorskip("coremltools")
+    toolchain()
+    out = str(tmp_path / "out")
+    export(ExportRequest(model=TINY, targets=("coreml",), precisions=("fp16",), image_input=False, out=out))
+    said = run("swift", "test", "--disable-sandbox", "--package-path", tmp_path / "out" / "coreml")
+    assert "Executed 4 tests, with 0 failures" in said
