@@ -4,6 +4,7 @@
 #   make test       what CI runs
 #   make test-all   the slow matrices too
 #   make webgpu-f16 a software WebGPU adapter that computes float16 (350 MB), which some tests then use
+#   make swift      Swift for Linux (550 MB to fetch), with which tests run what a Core ML bundle brings for phones
 #   make digits     train the project's own network again, over its committed weights, and examine it
 #   make grid       every target in every precision: bytes, accuracy, latency, as tables (an hour; goes on where killed)
 #   make bench      export time, memory, latency and int8 accuracy beside Optimum, coremltools, litert-torch, as ratios
@@ -17,7 +18,7 @@ BIN    := $(VENV)/bin
 OUT    ?= build/selfie
 
 .DELETE_ON_ERROR:
-.PHONY: setup webgpu-f16 export test test-all digits grid bench web-demo bench-web lint format generate clean
+.PHONY: setup webgpu-f16 swift export test test-all digits grid bench web-demo bench-web lint format generate clean
 
 setup: $(VENV)/.installed web-demo/node_modules/.installed $(VENV)/.browser $(VENV)/legacy/.installed
 
@@ -54,6 +55,13 @@ webgpu-f16: $(VENV)/webgpu-f16/adapter.json
 
 $(VENV)/webgpu-f16/adapter.json: .ci/webgpu-f16 | $(VENV)/.installed
 	.ci/webgpu-f16 $(@D) $(BIN)/python
+	@touch $@
+
+# Swift for tests/test_coreml_swift.py, from Debian 13 in a root of its own. Elsewhere those tests say "not run".
+swift: $(VENV)/swift/run
+
+$(VENV)/swift/run: .ci/swift | $(VENV)/.installed
+	.ci/swift $(@D)
 	@touch $@
 
 export: setup

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 import shutil
 import subprocess
@@ -22,13 +23,14 @@ from vitexport import ExportRequest, Size, capture, export, parity, photos, pipe
 from vitexport import bundle as bundles
 from vitexport import preprocess as preprocessing
 from vitexport.bundle import read_golden
-from vitexport.contract import Bundle, Preprocessing, Report, SourceModel
+from vitexport.contract import Bundle, Placement, Preprocessing, Report, SourceModel
 from vitexport.errors import BadRequest, LoweringFailed, RuntimeUnavailable
 from vitexport.manifest import read_bundle, read_bundles
 from vitexport.models.network import Network
 from vitexport.preprocess import preprocess
 from vitexport_targets.coreml import floors, inputs, labels, stochastic
 from vitexport_targets.coreml.evaluator import Evaluator
+from vitexport_targets.coreml.on_mac import placed
 from vitexport_targets.coreml.package import read
 
 ANY_SIZE = f"{TESTS / 'models.py'}:any_size"
@@ -463,3 +465,45 @@ def test_verify_py_says_that_it_needs_a_mac(tiny: tuple[Report, Bundle]):
     )
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.startswith("verify.py needs macOS")
+
+
+def test_the_swift_package_is_part_of_the_bundle_with_a_hash_of_its_own(tiny: tuple[Report, Bundle], tmp_path: Path):
+    bundle = tiny[1]
+    listed = {file.path for file in bundle.manifest.files}
+    written = {
+        "Package.swift",
+        *(p.relative_to(bundle.directory).as_posix() for p in bundle.directory.glob("swift/**/*.*")),
+    }
+    assert written <= listed
+    package = (bundle.directory / "Package.swift").read_text()
+    for named in re.findall(r'[.]copy\("([^"]+)"\)', package):
+        assert (bundle.directory / named).exists(), named
+    for kept_out in re.findall(r'^ {16}"([^"]+)",$', package, re.MULTILINE):
+        assert (bundle.directory / kept_out).exists(), kept_out
+    changed = read_bundle(shutil.copytree(bundle.directory, tmp_path / "changed"))
+    changed.path("swift/Sources/Tiny/Generated.swift").write_text("// another network")
+    assert "'swift/Sources/Tiny/Generated.swift' is not the file that was exported" in bundles.damage(changed)
+
+
+def test_a_plan_of_core_mls_is_counted_by_device_and_what_is_left_to_the_cpu_is_named():
+    """Operations and devices are coremltools' own classes; which device takes what is made up here."""
+    from coremltools.models import compute_device as devices
+    from coremltools.models import compute_plan as plans
+
+    def operation(name: str, kind: str) -> plans.MLModelStructureProgramOperation:
+        value = plans.MLModelStructureProgramNamedValueType(name, plans.MLModelStructureProgramValueType())
+        return plans.MLModelStructureProgramOperation({}, kind, [value], [], None)
+
+    def usage(kind: type) -> plans.MLComputePlanDeviceUsage:
+        device = object.__new__(kind)  # only Core ML makes one
+        return plans.MLComputePlanDeviceUsage(device, [device])
+
+    planned = [
+        (operation("weight", "const"), None),
+        (operation("stem", "ios17.conv"), usage(devices.MLNeuralEngineComputeDevice)),
+        (operation("scores", "ios17.linear"), usage(devices.MLNeuralEngineComputeDevice)),
+        (operation("rows", "ios17.gather"), usage(devices.MLCPUComputeDevice)),
+    ]
+    found = placed(planned, accelerated=True)
+    assert found == Placement({"Neural Engine": 2, "CPU": 1}, ("ios17.gather (rows)",))
+    assert placed(planned, accelerated=False).fallback == ()

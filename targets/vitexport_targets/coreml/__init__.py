@@ -3,6 +3,7 @@
 ::
 
     model_fp16.mlpackage  model_fp32.mlpackage  verify.py  MODEL_CARD.md  manifest.json  golden/
+    Package.swift  swift/
 
 The float32 package is written whatever is asked for: every other one is proven against it, gate by gate.
 """

@@ -37,12 +37,7 @@ On the machine that exported it, from the saved packages, op by op and without C
 beside this folder. That is no verdict of a device. On a Mac, `python3 verify.py` runs every package on each compute
 unit, holds its answers to PyTorch's (`golden/`) and times it.
 
-```swift
-let configuration = MLModelConfiguration()
-configuration.computeUnits = .all
-let url = try await MLModel.compileModel(at: packageURL)
-let model = try await MLModel.load(contentsOf: url, configuration: configuration)
-```
+This folder is a Swift package too: `swift/README.md` says how an app uses it, and how a phone is measured with it.
 """
 
 

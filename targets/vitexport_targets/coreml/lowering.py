@@ -44,6 +44,7 @@ from vitexport_targets.coreml.packed import digest
 from vitexport_targets.coreml.passes import exact_passes
 from vitexport_targets.coreml.ranges import Kept, kept, takes_half
 from vitexport_targets.coreml.summary import first_answer
+from vitexport_targets.coreml.swift_package import SwiftPackage
 
 #: Specification 8: int8 weights, palettes of 1 to 8 bits, w8a8; runs on every system that still gets security updates.
 DEFAULT_TARGET: CoremlTarget = "ios17"
@@ -95,7 +96,7 @@ def lower(traits: Traits, sources: tuple[SourceModel, ...], request: ExportReque
             singles = [each.package for each in written["fp32"]]
             rungs = [_halved(rung, single, plan, work) for rung, single in zip(rungs, singles, strict=True)]
         written |= {name: _write(traits.precision(name), plan, rungs, work, into) for name in others}
-    _accompany(sources, plan, into)
+    _accompany(sources, request.precisions, plan, into)
     columns = [[_variant(traits.precision(name), each, into) for each in written[name]] for name in request.precisions]
     notes = half.notes([rung.source for rung in rungs]) if others else ()
     return Artifact(tuple(zip(*columns, strict=True)), toolchain(), input_name=inputs.NAMES[plan.kind], notes=notes)
@@ -298,11 +299,12 @@ def _explained_loss(package: Path, rung: _Rung, held: Precision) -> float:
     return floors.explained_loss(found, read(rung.single), function, picture, held)
 
 
-def _accompany(sources: Sequence[SourceModel], plan: Plan, into: Path) -> None:
+def _accompany(sources: Sequence[SourceModel], precisions: Sequence[str], plan: Plan, into: Path) -> None:
     """What a phone's developer needs beside the packages."""
     shutil.copyfile(_PHONE / "verify.py", into / "verify.py")
     packages = sorted(path.name for path in into.glob("*.mlpackage"))
     (into / "MODEL_CARD.md").write_text(card(sources, plan.ios, plan.kind, packages), encoding="utf-8")
+    SwiftPackage.of(sources, precisions, plan.ios, plan.kind, plan.multifunction).write(into)
 
 
 def _variant(held: Precision, written: _Written, root: Path) -> Variant:

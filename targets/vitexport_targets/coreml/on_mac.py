@@ -10,6 +10,7 @@ import platform
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -51,8 +52,9 @@ def open_in_core_ml(bundle: Bundle, precision: str, provider: str, taps: tuple[s
     (feature,) = package.interfaces[function].inputs
     system = f"Core ML, macOS {platform.mac_ver()[0]}"
     device = Device(platform.processor() or platform.machine(), system, provider)
-    placed = _placement(Path(model.get_compiled_model_path()), ct.ComputeUnit[provider.upper()])
-    return CoreMlSession(device, load_ms, placed, bundle, feature, model)
+    compiled = Path(model.get_compiled_model_path())
+    placement = _placement(compiled, function, ct.ComputeUnit[provider.upper()])
+    return CoreMlSession(device, load_ms, placement, bundle, feature, model)
 
 
 @dataclass(eq=False)
@@ -87,22 +89,26 @@ class CoreMlSession:
         self._model = None
 
 
-def _placement(compiled: Path, units: Any) -> Placement:
-    """How many operations each device is to take, by ``MLComputePlan`` (macOS 14.4); operations that an accelerated
-    session leaves to the CPU are its fallback."""
+def _placement(compiled: Path, function: str, units: Any) -> Placement:
+    """How many operations of a function each device is to take, by ``MLComputePlan`` (macOS 14.4)."""
     from coremltools.models.compute_plan import MLComputePlan
 
     plan = MLComputePlan.load_from_path(path=str(compiled), compute_units=units)
+    operations = plan.model_structure.program.functions[function].block.operations
+    usage = plan.get_compute_device_usage_for_mlprogram_operation
+    return placed([(operation, usage(operation)) for operation in operations], accelerated=units.name != "CPU_ONLY")
+
+
+def placed(planned: Iterable[tuple[Any, Any]], *, accelerated: bool) -> Placement:
+    """From operations with the devices that a plan names for them; those that an accelerated session leaves to the CPU
+    are its fallback."""
     taken: Counter[str] = Counter()
     left: list[str] = []
-    for name, function in plan.model_structure.program.functions.items():
-        for operation in function.block.operations:
-            usage = plan.get_compute_device_usage_for_mlprogram_operation(operation)
-            if usage is None:  # constants are placed nowhere
-                continue
-            where = type(usage.preferred_compute_device).__name__
-            taken[_DEVICES.get(where, where)] += 1
-            if where == "MLCPUComputeDevice":
-                left.append(f"{operation.operator_name} ({name})")
-    accelerated = units.name != "CPU_ONLY"
-    return Placement(dict(taken), tuple(left) if accelerated else ())
+    for operation, usage in planned:
+        if usage is None:  # constants are placed nowhere
+            continue
+        where = type(usage.preferred_compute_device).__name__
+        taken[_DEVICES.get(where, where)] += 1
+        if accelerated and where == "MLCPUComputeDevice":
+            left.append(f"{operation.operator_name} ({operation.outputs[0].name})")
+    return Placement(dict(taken), tuple(left))

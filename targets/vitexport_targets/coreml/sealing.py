@@ -54,7 +54,7 @@ def _describe(description: Any, source: SourceModel, facts: dict[str, str]) -> N
         for output in function.output:
             about = next((o for o in source.outputs if o.name == output.name), None)
             if about:
-                output.shortDescription = _about(about)
+                output.shortDescription = about_output(about)
 
 
 _MEANINGS = {
@@ -65,7 +65,7 @@ _MEANINGS = {
 }
 
 
-def _about(output: OutputSpec) -> str:
+def about_output(output: OutputSpec) -> str:
     labels = f"; classes: {', '.join(output.labels)}" if 0 < len(output.labels) <= 25 else ""
     person = "" if output.person is None or output.meaning == "mask" else f"; people: channel {output.person}"
     return f"{_MEANINGS[output.meaning]}{labels}{person}"
