@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from vitexport.errors import OK, BadRequest
+from vitexport.errors import OK, BadRequest, ParityFailed
 from vitexport.terminal import EXIT_CODES, Parser, Progress, print_json
 
 #: Minutes. A phone is as warm as it gets long before.
 LONGEST_SUSTAINED = 120.0
+
+#: What only a device that is waited for has a use for.
+_DEVICE_OPTIONS = ("lan", "port", "timeout", "devices", "name")
 
 #: Beyond this many threads a number is a slip of the keyboard.
 MOST_THREADS = 1024
@@ -17,6 +20,10 @@ MOST_THREADS = 1024
 
 def run(arguments: list[str]) -> int:
     asked = _parser().parse_args(arguments)
+    if asked.device is not None:
+        return _on_devices(asked)
+    if given := [option for option in _DEVICE_OPTIONS if getattr(asked, option) is not None]:
+        raise BadRequest(f"--{given[0]} means nothing without --device browser. Add that, or leave it out.")
     threads = _threads(asked.threads)
     if asked.vs is not None:
         if asked.sustained is not None:
@@ -37,6 +44,18 @@ def _parser() -> argparse.ArgumentParser:
     add("--vs", metavar="OTHER", help="another export: run both in turn, and tell the ratio of their times")
     add("--threads", metavar="N,N", help="once with each of these numbers, such as 1,2,4, where a runtime can be told")
     add("--sustained", type=float, metavar="MINUTES", help="go on for so long, and tell the median of the last 30 s")
+    add("--device", choices=("browser",), help="wait for a browser on any device to run it, and file what it says")
+    add(
+        "--lan",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="let devices of your network in, over TLS (default: this machine alone)",
+    )
+    add("--port", type=int, metavar="N", help="to wait at (default: a free one)")
+    add("--timeout", type=float, metavar="S", help="seconds to wait for all devices (default: 900)")
+    add("--devices", type=int, metavar="N", help="how many to wait for, each at an address of its own (default: 1)")
+    add("--name", action="append", metavar="NAME", help="what the report calls a device; repeat for more devices")
     add("--json", action="store_true", help="print the results as JSON on standard output")
     return parser
 
@@ -93,3 +112,36 @@ def _versus(asked: argparse.Namespace, threads: tuple[int, ...]) -> int:
         for ratio in ratios:
             print(versus.sentence(ratio, asked.directory, asked.vs))
     return OK
+
+
+def _on_devices(asked: argparse.Namespace) -> int:
+    from vitexport.devices import browser
+
+    for option in ("vs", "threads", "sustained"):
+        if getattr(asked, option) is not None:
+            raise BadRequest(f"--{option} means nothing to --device browser. Leave one of them out.")
+    timeout_s = browser.TIMEOUT_S if asked.timeout is None else asked.timeout
+    if not 0 < timeout_s <= browser.LONGEST_TIMEOUT_S:
+        raise BadRequest(f"--timeout {timeout_s:g} is no number of seconds up to {browser.LONGEST_TIMEOUT_S:g}.")
+    names = _names(asked, browser.MOST_DEVICES)
+    results = browser.bench(browser.Wait(Path(asked.directory), asked.lan, asked.port or 0, timeout_s, names))
+    if asked.json:
+        print_json(results)
+    else:
+        from vitexport.report import render
+
+        render(results)
+    return ParityFailed.exit_code if any(result.verdict == "failed" for result in results) else OK
+
+
+def _names(asked: argparse.Namespace, most: int) -> tuple[str, ...]:
+    """One for each device; empty where its own is to stand."""
+    names = tuple(asked.name or ())
+    count = asked.devices if asked.devices is not None else len(names) or 1
+    if not 1 <= count <= most:
+        raise BadRequest(f"--devices {count} is not a whole number from 1 to {most}.")
+    if names and len(names) != count:
+        raise BadRequest(f"--devices {count} and {len(names)} names do not agree. Give each device a --name, or none.")
+    if len(set(names)) < len(names) or not all(0 < len(n) <= 100 and n.isprintable() and n.strip() for n in names):
+        raise BadRequest("--name is up to 100 characters that print, another one for each device.")
+    return names or ("",) * count
