@@ -11,19 +11,25 @@ from vitexport.terminal import EXIT_CODES, Parser, Progress, print_json
 #: Minutes. A phone is as warm as it gets long before.
 LONGEST_SUSTAINED = 120.0
 
+#: What only one way to a device has a use for.
+_OPTIONS_OF = {"browser": ("lan", "port", "timeout", "devices", "name"), "adb": ("serial", "benchmark_model")}
+
 #: Beyond this many threads a number is a slip of the keyboard.
 MOST_THREADS = 1024
 
 
 def run(arguments: list[str]) -> int:
     asked = _parser().parse_args(arguments)
+    for device, options in _OPTIONS_OF.items():
+        given = [option for option in options if getattr(asked, option) is not None]
+        if given and asked.device != device:
+            named = given[0].replace("_", "-")
+            raise BadRequest(f"--{named} means nothing without --device {device}. Add that, or leave it out.")
+    if asked.device == "browser":
+        return _on_devices(asked)
     threads = _threads(asked.threads)
     if asked.device is not None:
         return _on_a_device(asked, threads)
-    if asked.serial is not None or asked.benchmark_model is not None:
-        raise BadRequest(
-            "--serial and --benchmark-model mean nothing without --device adb. Leave them out, or name it."
-        )
     if asked.vs is not None:
         if asked.sustained is not None:
             raise BadRequest("--sustained means nothing beside --vs, which runs both in turn. Leave one of them out.")
@@ -43,7 +49,22 @@ def _parser() -> argparse.ArgumentParser:
     add("--vs", metavar="OTHER", help="another export: run both in turn, and tell the ratio of their times")
     add("--threads", metavar="N,N", help="once with each of these numbers, such as 1,2,4, where a runtime can be told")
     add("--sustained", type=float, metavar="MINUTES", help="go on for so long, and tell the median of the last 30 s")
-    add("--device", metavar="adb", help="on the Android device that is attached, and file it in report.json")
+    add(
+        "--device",
+        metavar="WHERE",
+        help="browser: wait for one on any device to run it; adb: the Android device that is attached. Filed in the report",
+    )
+    add(
+        "--lan",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="with --device browser: let your network in, over TLS (default: this machine alone)",
+    )
+    add("--port", type=int, metavar="N", help="to wait at (default: a free one)")
+    add("--timeout", type=float, metavar="S", help="seconds to wait for all devices (default: 900)")
+    add("--devices", type=int, metavar="N", help="how many to wait for, each at an address of its own (default: 1)")
+    add("--name", action="append", metavar="NAME", help="what the report calls a device; repeat for more devices")
     add("--serial", metavar="ID", help="with --device adb: which device, as `adb devices` calls it")
     add("--benchmark-model", metavar="PATH", help="with --device adb: LiteRT's benchmark_model for the device")
     add("--json", action="store_true", help="print the results as JSON on standard output")
@@ -122,3 +143,36 @@ def _versus(asked: argparse.Namespace, threads: tuple[int, ...]) -> int:
         for ratio in ratios:
             print(versus.sentence(ratio, asked.directory, asked.vs))
     return OK
+
+
+def _on_devices(asked: argparse.Namespace) -> int:
+    from vitexport.devices import browser
+
+    for option in ("vs", "threads", "sustained"):
+        if getattr(asked, option) is not None:
+            raise BadRequest(f"--{option} means nothing to --device browser. Leave one of them out.")
+    timeout_s = browser.TIMEOUT_S if asked.timeout is None else asked.timeout
+    if not 0 < timeout_s <= browser.LONGEST_TIMEOUT_S:
+        raise BadRequest(f"--timeout {timeout_s:g} is no number of seconds up to {browser.LONGEST_TIMEOUT_S:g}.")
+    names = _names(asked, browser.MOST_DEVICES)
+    results = browser.bench(browser.Wait(Path(asked.directory), asked.lan, asked.port or 0, timeout_s, names))
+    if asked.json:
+        print_json(results)
+    else:
+        from vitexport.report import render
+
+        render(results)
+    return ParityFailed.exit_code if any(result.verdict == "failed" for result in results) else OK
+
+
+def _names(asked: argparse.Namespace, most: int) -> tuple[str, ...]:
+    """One for each device; empty where its own is to stand."""
+    names = tuple(asked.name or ())
+    count = asked.devices if asked.devices is not None else len(names) or 1
+    if not 1 <= count <= most:
+        raise BadRequest(f"--devices {count} is not a whole number from 1 to {most}.")
+    if names and len(names) != count:
+        raise BadRequest(f"--devices {count} and {len(names)} names do not agree. Give each device a --name, or none.")
+    if len(set(names)) < len(names) or not all(0 < len(n) <= 100 and n.isprintable() and n.strip() for n in names):
+        raise BadRequest("--name is up to 100 characters that print, another one for each device.")
+    return names or ("",) * count

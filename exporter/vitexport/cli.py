@@ -30,7 +30,7 @@ Turn a PyTorch vision model into something that runs where users are, and prove 
   vitexport models | targets                      what can go in, what can come out
   vitexport inspect MODEL                         what it costs at a size, before anything is downloaded
   vitexport check DIR                             prove a bundle again
-  vitexport bench DIR                             time a bundle, here or on an Android device (--device adb)
+  vitexport bench DIR [--device browser|adb]      time a bundle, here or on a phone
   vitexport diff DIR                              where it goes wrong, block by block
   vitexport report DIR --add FILE                 take back what a device measured
   vitexport report DIR --html | --markdown        the report for another reader

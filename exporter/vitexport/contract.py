@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from vitexport.preview import Site
+
     Image = NDArray[np.uint8]  # (height, width, 3), RGB, 0..255
     Tensor = NDArray[Any]
     Tensors = Mapping[str, Tensor]
@@ -577,6 +579,8 @@ class DeviceCell:
     """Judged on the device, on the golden cases. Whoever takes it back judges the figures again."""
     latency: Measurement
     placement: Placement | None = None
+    software: bool = False
+    """Whether what computed it emulates a GPU, of a device that has others as well."""
 
 
 @dataclass(frozen=True)
@@ -756,6 +760,17 @@ class Hosted(Protocol):
 
     def further_providers(self) -> tuple[str, ...]:
         """Those of this machine: ``vitexport bench`` times them too."""
+
+
+@runtime_checkable
+class Remote(Protocol):
+    """What a target is as well, whose bundles a browser on any device runs by itself: ``vitexport bench --device
+    browser`` asks it."""
+
+    def device_site(self, bundle: Bundle) -> Site:
+        """A site whose page runs every rung, precision and provider of the bundle, each apart from the others, and
+        posts a :class:`DeviceReport` to ``report``, relative to itself; on the way, to ``progress``, JSON of ``done``,
+        ``of`` (cells) and ``now`` (words)."""
 
 
 @dataclass(frozen=True)

@@ -55,16 +55,18 @@ _STAND_IN = re.compile(r"swiftshader|llvmpipe|lavapipe|basic render|simulator|em
 _PROVIDER = re.compile(r"[a-z0-9][a-z0-9_.:+-]{0,39}")
 
 
-def accept(raw: bytes, bundles: Sequence[Bundle]) -> tuple[Result, ...]:
+def accept(raw: bytes, bundles: Sequence[Bundle], called: str = "") -> tuple[Result, ...]:
     """The results of a ``DeviceReport`` in JSON, of the one of ``bundles`` that it was measured on, at each size.
 
     The bundles' files must be whole (:func:`vitexport.bundle.damage`). Raises ``BadRequest`` where ``raw`` is too
     large, malformed, of another export, or holds what no device can have measured. A stand-in's figures are kept as
-    such, and never as a device's.
+    such, and never as a device's. ``called`` is what its owner calls it, in place of its own name.
     """
     report = _bounded(_decoded(raw))
     bundles = _of_export(report, bundles)
     device = _described(report.device)
+    if called:
+        device = replace(device, name=called, facts={**device.facts, "model": device.name})
     exams = {bundle.rung.size: _Exam.of(bundle) for bundle in bundles}
     seen = set()
     results = []
@@ -191,6 +193,8 @@ def _result(cell: DeviceCell, device: Device, exam: _Exam) -> Result:
         raise _refused(f"'{cell.provider}' is no provider's name")
     target = registry.target(exam.bundle.manifest.target)
     variant = exam.variant(cell.precision)
+    if cell.software or _STAND_IN.search(cell.latency.facts.get("adapter", "")):
+        device = replace(device, software=True)
     blank = proof.blank_result(target, exam.bundle, cell.precision, cell.provider)
     judged = replace(_judged(cell.parity, variant, exam), runtime=f"{device.runtime} on {device.name}")
     placed = proof.on_device(replace(blank, parity=judged, placement=cell.placement), device)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vitexport.contract import (
     Artifact,
@@ -23,6 +24,9 @@ from vitexport.contract import (
 from vitexport_targets import _chromium
 from vitexport_targets._precisions import FEWER_ONNX_BITS, FP16, FP32, W4_FP16
 from vitexport_targets.webgpu import ort_web
+
+if TYPE_CHECKING:
+    from vitexport.preview import Site
 
 #: Best first: float16 is half the download and, where the GPU computes it, up to twice the speed. What loses more than
 #: rounding is taken where a page asks for it, or where there is nothing better.
@@ -78,6 +82,11 @@ class WebGpu:
         from vitexport_targets.webgpu.session import open_in_browser
 
         return open_in_browser(bundle, precision, provider, threads=threads)
+
+    def device_site(self, bundle: Bundle) -> Site:
+        from vitexport_targets.webgpu.site import device_site
+
+        return device_site(bundle)
 
     def values(self, bundle: Bundle, precision: str) -> dict[str, Value]:
         from vitexport_targets._onnx_graph import values

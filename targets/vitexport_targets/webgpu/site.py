@@ -1,4 +1,4 @@
-"""The site that a bundle is proven on: the bundle as any server would serve it, and beside it the harness page."""
+"""The sites that a bundle is proven on, here and on a device: the bundle as any server would serve it, and a page."""
 
 from __future__ import annotations
 
@@ -25,6 +25,16 @@ def harness_site(bundle: Bundle, precision: str, taps: tuple[str, ...]) -> Site:
     if not _carries_runtime(bundle):
         mounts[f"/{_RUNTIME}"] = ort_web.dist()
     return Site(bundle.directory, mounts, _tapped(bundle, precision, taps) if taps else {})
+
+
+def device_site(bundle: Bundle) -> Site:
+    """The page that a device opens, and the bundle in a folder of it. All addresses are relative."""
+    mounts = {"/bundle/": bundle.directory}
+    options: dict[str, Any] = {}
+    if not _carries_runtime(bundle):
+        mounts[f"/{_RUNTIME}"] = ort_web.dist()
+        options = {"runtime": ort_web.as_installed(), "runtimeBase": f"./{_RUNTIME}"}
+    return Site(Path(__file__).parent / "device", mounts, {"/options.json": encode(options)})
 
 
 def runtime_options(bundle: Bundle) -> dict[str, Any]:

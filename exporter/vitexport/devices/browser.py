@@ -1,0 +1,185 @@
+"""A browser on any device: serve a bundle with a page that runs it, wait for what it says, file it in the report."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from queue import Empty
+
+from vitexport import device_report, registry
+from vitexport.bundle import undamaged
+from vitexport.contract import Bundle, Remote, Result
+from vitexport.devices.certificate import self_signed
+from vitexport.devices.gate import Arrival, Gate, Progress
+from vitexport.errors import BadRequest, WorldFailed
+from vitexport.manifest import REPORT_NAME
+from vitexport.preview import HOST, Door, Site, serve
+from vitexport.report_file import read_report, with_results, write_report
+
+#: A phone that runs every cell of a ViT with shaders to compile needs minutes; somebody has to find it first.
+TIMEOUT_S = 900.0
+LONGEST_TIMEOUT_S = 86_400.0
+
+MOST_DEVICES = 16
+
+#: 192.0.2.0/24 is for documentation (RFC 5737): nothing is sent, the system only says which way it would go.
+_ELSEWHERE = ("192.0.2.1", 9)
+
+
+@dataclass(frozen=True)
+class Wait:
+    """What ``--device browser`` was asked for."""
+
+    directory: Path
+    lan: str | None = None
+    """None: this machine alone. Empty: the address that this machine has on its network. Else: that address."""
+    port: int = 0
+    timeout_s: float = TIMEOUT_S
+    names: tuple[str, ...] = ("",)
+    """One for each device that is waited for; empty where the device's own name is to stand."""
+
+
+def bench(wait: Wait) -> tuple[Result, ...]:
+    """The results of every device, each filed as it comes.
+
+    Raises ``BadRequest`` (nothing there that a browser runs, no such address), ``WorldFailed`` (not all devices came in
+    time: what came is filed).
+    """
+    bundles, site = _site(wait.directory)
+    address = HOST if wait.lan is None else wait.lan or lan_address()
+    guests = {name or f"device {number}": name for number, name in enumerate(wait.names, 1)}
+    gate = Gate(
+        names=tuple(guests),
+        accept=lambda guest, raw: device_report.accept(raw, bundles, called=guests[guest]),
+        largest_bytes=device_report.LARGEST_BYTES,
+        deadline=time.monotonic() + wait.timeout_s,
+    )
+    _check_address(address)
+    certificate = None if wait.lan is None else self_signed([address])
+    names = (address,) if certificate else (HOST, "localhost")
+    door = Door(address, wait.port, names, certificate.context if certificate else None)
+    with serve(replace(site, desk=gate), door=door) as url:
+        _invite([f"{url}{token}/" for token in gate.tokens], gate.names, wait)
+        if certificate:
+            _say(_WARNING.format(fingerprint=certificate.fingerprint))
+        return _gathered(gate, wait, bundles)
+
+
+def lan_address() -> str:
+    """The IPv4 address that others on this machine's network reach it at. Raises ``BadRequest`` where it has none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, suppress(OSError):
+        probe.connect(_ELSEWHERE)
+        address = str(probe.getsockname()[0])
+        if not address.startswith(("127.", "0.")):
+            return address
+    raise BadRequest("This machine is on no network. Join one, or name an address of its own: --lan ADDRESS.")
+
+
+def _check_address(address: str) -> None:
+    try:
+        ipaddress.IPv4Address(address)
+    except ValueError:
+        raise BadRequest(
+            f"--lan '{address}' is no IPv4 address, such as 192.168.1.20. Leave it out to have it found."
+        ) from None
+
+
+def _site(directory: Path) -> tuple[list[Bundle], Site]:
+    """The bundles that a browser runs, at all sizes of the first such target, and its page."""
+    for bundle in (found := undamaged(directory)):
+        target = registry.target(bundle.manifest.target)
+        if isinstance(target, Remote):
+            return [b for b in found if b.directory == bundle.directory], target.device_site(bundle)
+    able = ", ".join(name for name in registry.names() if isinstance(registry.target(name), Remote))
+    raise BadRequest(f"'{directory}' holds nothing that a browser runs by itself. Export one with --target {able}.")
+
+
+# -------------------------------------------------------------------------------------------------- what comes back
+
+
+def _gathered(gate: Gate, wait: Wait, bundles: Sequence[Bundle]) -> tuple[Result, ...]:
+    results: list[Result] = []
+    missing = list(gate.names)
+    while missing:
+        arrival = _next(gate)
+        if arrival is None:
+            _say("")
+            came = f"{len(gate.names) - len(missing)} of {len(gate.names)} devices have answered"
+            raise WorldFailed(
+                f"{came} within {wait.timeout_s:g} s; {', '.join(missing)} did not. What came is filed. Run this "
+                "again, with a longer --timeout if the device was still at work."
+            )
+        if isinstance(arrival.what, Progress):
+            _show(arrival.guest, arrival.what)
+            continue
+        missing.remove(arrival.guest)
+        _say(f"\n{arrival.guest}: {len(arrival.what)} cells. {_filed(arrival.what, bundles)}")
+        results += arrival.what
+    return tuple(results)
+
+
+def _next(gate: Gate) -> Arrival | None:
+    with suppress(Empty):
+        return gate.arrivals.get(timeout=max(0.0, gate.deadline - time.monotonic()))
+    return None
+
+
+def _filed(results: Sequence[Result], bundles: Sequence[Bundle]) -> str:
+    """Into the report of the export that the bundle is part of; a sentence that says where."""
+    folder = bundles[0].directory.parent
+    try:
+        report = read_report(folder)
+    except BadRequest:
+        return f"Not filed: there is no {REPORT_NAME} beside '{bundles[0].directory}'."
+    known = {file for result in report.results for file in result.files}
+    if not all(file in known for result in results for file in result.files):
+        return f"Not filed: '{folder / REPORT_NAME}' is of another export."
+    write_report(with_results(report, results), folder)
+    return f"Filed in {folder / REPORT_NAME}."
+
+
+# ------------------------------------------------------------------------------------------------ what a person sees
+
+_WARNING = """\
+No authority vouches for an address on your network, so the phone warns before it goes on. That is expected:
+  Chrome, Android   "Your connection is not private": Advanced, then Proceed
+  Safari, iPhone    "This Connection Is Not Private": Show Details, then visit this website
+  Firefox           "Warning: Potential Security Risk Ahead": Advanced, then Accept the Risk
+Whoever wants to be sure compares the certificate's SHA-256 first:
+  {fingerprint}
+Everybody on this network who has the address can fetch the bundle until its report is in."""
+
+
+def _invite(urls: Sequence[str], names: Sequence[str], wait: Wait) -> None:
+    import segno
+
+    for url, name in zip(urls, names, strict=True):
+        _say(f"{name}: open {url}")
+        if wait.lan is None:
+            _say(
+                "  on this machine; on an Android phone with a cable after "
+                f"`adb reverse tcp:{url.split(':')[2].partition('/')[0]} tcp:{url.split(':')[2].partition('/')[0]}`; "
+                "on any device of your network with --lan"
+            )
+        else:
+            segno.make(url, error="l").terminal(out=sys.stderr, compact=True)
+    _say(f"Each address is good for one report, and for {wait.timeout_s:g} s. Waiting; Ctrl-C stops.")
+
+
+def _show(guest: str, progress: Progress) -> None:
+    line = f"  {guest}: {progress.done} of {progress.of}, {progress.now}"
+    if sys.stderr.isatty():
+        print(f"\r{line:<110}", end="", file=sys.stderr, flush=True)
+    else:
+        _say(line)
+
+
+def _say(text: str) -> None:
+    """Not on standard output, which is the results'."""
+    print(text, file=sys.stderr, flush=True)
