@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--device",
         metavar="WHERE",
-        help="browser: wait for one on any device to run it; adb: the Android device that is attached. Filed in the report",
+        help="browser: wait for one on any device; adb: the Android device that is attached. Filed in the report",
     )
     add(
         "--lan",
