@@ -66,6 +66,7 @@ KNOWN_IN_F16 = {
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # minutes alone on two cores
 @pytest.mark.parametrize("cell", [pytest.param(cell, marks=BROWSER.get(cell.target, [])) for cell in CELLS], ids=str)
 def test_a_segmenter_is_exact_and_so_is_its_mask_of_people(cell: Cell, tmp_path: Path) -> None:
     row = row_of(cell)
