@@ -27,7 +27,7 @@ from vitexport import (  # noqa: E402
     torchvision_schemas,
 )
 from vitexport.bundle import read_golden  # noqa: E402
-from vitexport.contract import Bundle, Report  # noqa: E402
+from vitexport.contract import Bundle, Report, Threaded  # noqa: E402
 from vitexport.errors import BadRequest, LoweringFailed, RuntimeUnavailable  # noqa: E402
 from vitexport.manifest import read_bundle, read_bundles  # noqa: E402
 from vitexport.pipeline import binds  # noqa: E402
@@ -88,6 +88,17 @@ def test_xnnpack_takes_all_of_it_and_the_report_counts(roomy: tuple[Report, Bund
     (result,) = (r for r in roomy[0].results if (r.precision, r.provider) == ("fp32", "interpreter"))
     assert result.placement.nodes.keys() == {"xnnpack"}
     assert result.placement.nodes["xnnpack"] > 10
+
+
+@pytest.mark.parametrize("provider", ["interpreter", "compiled-model"])
+def test_it_can_be_told_how_many_threads_to_use_and_says_so(roomy: tuple[Report, Bundle], provider: str):
+    _, bundle = roomy
+    (case, *_) = read_golden(bundle)
+    assert isinstance(TARGET, Threaded)
+    with TARGET.open_threaded(bundle, "fp32", provider, 2) as session:
+        assert session.device.facts["threads"] == "2"
+        answer = session.run(case.pixel_values).outputs["logits"]
+    assert np.abs(answer - case.reference["logits"]).max() < 1e-4
 
 
 def test_an_operation_that_xnnpack_leaves_is_named(tmp_path: Path):

@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from vitexport import bench, parity, proof, registry
+from vitexport import bench, parity, proof, registry, spread
 from vitexport.bundle import read_golden
 from vitexport.contract import (
     Bundle,
@@ -293,5 +293,6 @@ def _timed(cell: DeviceCell, judged: Parity, device: Device) -> Measurement:
 def _warning(claimed: Measurement) -> str:
     times = claimed.times_ms
     few = len(times) < bench.STEADY_RUNS and sum(times) < bench.BUDGET_S * 1000
-    said = [claimed.warning, f"{len(times)} runs; {bench.STEADY_RUNS} tell more" if few else ""]
+    told = f"{len(times)} runs; {bench.STEADY_RUNS} tell more" if few else spread.warning(times)
+    said = [claimed.warning, told]
     return "; ".join(text for text in said if text)

@@ -247,6 +247,9 @@ function show(state, word, sentence) {
   element('sentence').textContent = sentence;
 }
 
+/** @param {number} ms */
+const duration = (ms) => (ms < 10 ? `${ms.toFixed(2)} ms` : ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`);
+
 /** @param {Pick<Task, 'precision' | 'provider' | 'size'>} task */
 const nameOf = ({ precision, provider, size }) => `${size.height}x${size.width} ${precision} on ${provider}`;
 
@@ -283,10 +286,12 @@ function fill(row, { parity, latency, software, placement }) {
   if (row === undefined) return;
   row.dataset['verdict'] = parity.verdict;
   const times = [...(latency.times_ms ?? [])].sort((a, b) => a - b);
-  const middle = times[times.length >> 1];
-  write(row, 'figure', middle === undefined ? parity.verdict : `${parity.verdict}, ${middle.toPrecision(3)} ms`);
+  const upper = times[times.length >> 1];
+  const lower = times[(times.length - 1) >> 1];
+  const median = upper === undefined || lower === undefined ? '' : `, ${duration((lower + upper) / 2)}`;
+  write(row, 'figure', `${parity.verdict}${median}`);
   const fallback = placement && placement.fallback.length > 0 ? `${placement.fallback.length} nodes on the CPU` : '';
-  const cold = latency.cold_ms === undefined ? '' : `first run ${latency.cold_ms.toPrecision(3)} ms`;
+  const cold = latency.cold_ms === undefined ? '' : `first run ${duration(latency.cold_ms)}`;
   const notes = [parity.reason, cold, fallback, software ? 'software adapter, not a device figure' : ''];
   write(row, 'note', notes.filter(Boolean).join('; '));
 }
