@@ -14,6 +14,11 @@ import pytest
 
 import webgpu_f16
 from test_half import WIDE, pictures, plain, safe, worst
+from vitexport import bundle as bundles
+from vitexport import parity, pipeline, registry
+from vitexport.contract import ExportRequest
+from vitexport.digits import pictures as digits
+from vitexport.preprocess import preprocess
 from vitexport_targets._precisions import FP16
 
 
@@ -46,3 +51,25 @@ def test_a_plain_conversion_of_a_norm_that_is_spelt_out_is_wrong_without_a_nan(t
 def test_a_native_layer_normalization_adds_in_float32_there(tmp_path: Path):
     """Of this runtime and version (onnxruntime-webgpu 1.27): no reason to rely on it elsewhere."""
     assert worst("outlying", on_webgpu(plain("outlying"), "outlying", tmp_path)) < FP16.tolerance
+
+
+def test_a_trained_vit_reads_digits_as_pytorch_does(tmp_path: Path):
+    """Of the exam, in the file of a web bundle: this adapter adds products up in float16, too."""
+    request = ExportRequest(model="digits_vit_tiny", targets=("webgpu",), precisions=("fp16",), runtime="none")
+    (exam,) = pipeline.captured(request)
+    (tmp_path / "bundle").mkdir()
+    artifact = registry.target("webgpu").lower((exam.source,), request, tmp_path / "bundle")
+    (bundle,) = bundles.complete(tmp_path / "bundle", "webgpu", (exam,), artifact)
+    images, _ = digits.held_out(40)
+    given = [preprocess(image, exam.source.preprocessing) for image in images]
+    model = onnx.load(bundle.path(bundle.variant("fp16").files[0]))
+    try:
+        answers = webgpu_f16.answers(model, given, tmp_path)
+    except webgpu_f16.NotHere as reason:
+        pytest.skip(str(reason))
+    true = [exam.source.forward(x)["logits"] for x in given]
+    assert all(parity.noise(parity.snr_db(a, b)) < FP16.tolerance for a, b in zip(answers, true, strict=True))
+    best = np.sort(np.concatenate(true), 1)
+    sure = best[:, -1] - best[:, -2] > 0.05
+    assert sure.mean() > 0.9
+    assert (np.concatenate(answers).argmax(1) == np.concatenate(true).argmax(1))[sure].all()
