@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from vitexport.contract import Artifact, Bundle, ExportRequest, Need, Session, SourceModel, Traits, Value
+from vitexport.contract import Artifact, Bundle, ExportRequest, Lint, Need, Session, SourceModel, Traits, Value
 from vitexport_targets._precisions import FP16, FP32, W8, W8_DYN, W8A8, fewer_bits
 
 FEWER_BITS = (
@@ -60,6 +60,11 @@ class TFLite:
         from vitexport_targets.tflite.native import values
 
         return values(bundle, precision)
+
+    def lint(self, bundle: Bundle, precision: str) -> Lint:
+        from vitexport_targets.tflite.lint import lint
+
+        return lint(bundle, precision)
 
 
 TARGET = TFLite()

@@ -14,6 +14,7 @@ from vitexport.contract import (
     Artifact,
     Bundle,
     ExportRequest,
+    Lint,
     Precision,
     Session,
     SourceModel,
@@ -78,6 +79,11 @@ class WebGpu:
 
         path = bundle.path(bundle.variant(precision).files[0])
         return values(path, (1, *bundle.rung.preprocessing.input_shape))
+
+    def lint(self, bundle: Bundle, precision: str) -> Lint:
+        from vitexport_targets.webgpu.lint import lint
+
+        return lint(bundle, precision)
 
 
 TARGET = WebGpu()
