@@ -18,7 +18,7 @@ BIN    := $(VENV)/bin
 OUT    ?= build/selfie
 
 .DELETE_ON_ERROR:
-.PHONY: setup webgpu-f16 swift export test test-all digits grid bench web-demo bench-web lint format generate clean
+.PHONY: setup webgpu-f16 swift export test test-all digits grid bench web-demo bench-web lint format generate generate-kernels clean
 
 setup: $(VENV)/.installed web-demo/node_modules/.installed $(VENV)/.browser $(VENV)/legacy/.installed
 
@@ -111,6 +111,11 @@ format: setup
 # The manifest's JSON Schema and TypeScript type, from the Python dataclass; a test compares.
 generate: setup
 	$(BIN)/python -m vitexport_targets.webgpu.generate_types
+
+# What the pinned runtimes take, as they say themselves: run it after a pin has moved; minutes in a browser.
+generate-kernels: setup
+	$(BIN)/python -m vitexport_targets.webgpu.generate_kernels
+	$(BIN)/python -m vitexport_targets.tflite.generate_gpu_operators
 
 clean:
 	rm -rf build exports web-demo/dist web-demo/public/models web-demo/public/sample .mypy_cache .ruff_cache .pytest_cache

@@ -29,6 +29,7 @@ Turn a PyTorch vision model into something that runs where users are, and prove 
   vitexport --model vit_small --target webgpu     export, prove, time
   vitexport models | targets                      what can go in, what can come out
   vitexport inspect MODEL                         what it costs at a size, before anything is downloaded
+  vitexport inspect DIR --placement               which operations a GPU or NPU would not take
   vitexport check DIR                             prove a bundle again
   vitexport bench DIR [--device browser|adb]      time a bundle, here or on a phone
   vitexport diff DIR                              where it goes wrong, block by block

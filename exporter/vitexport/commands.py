@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vitexport.errors import OK, ParityFailed
+from vitexport.errors import OK, BadRequest, ParityFailed
 from vitexport.terminal import EXIT_CODES, Parser, Progress, print_json
 
 if TYPE_CHECKING:
@@ -54,11 +54,23 @@ def _inspect(arguments: list[str]) -> int:
         description="What a model costs, from its module without weights: nothing is downloaded or built.",
         epilog=EXIT_CODES,
     )
-    parser.add_argument("model", help="as --model of an export")
+    parser.add_argument("model", help="as --model of an export; with --placement also a bundle, or a folder of bundles")
     parser.add_argument("--size", action="append", metavar="SIZE", help="height x width; repeatable (default: its own)")
     parser.add_argument("--frames", type=int, metavar="N", help="frames of a clip, for video networks")
+    parser.add_argument(
+        "--placement",
+        action="store_true",
+        help="instead: the operations that each target's accelerated path does not take, with what would mend it; a "
+        "model is lowered with random weights first, which takes as long as an export",
+    )
+    parser.add_argument("--target", action="append", metavar="NAME", help="with --placement: only this; repeatable")
+    parser.add_argument("--precision", action="append", metavar="NAME", help="with --placement: only this; repeatable")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON on standard output")
     asked = parser.parse_args(arguments)
+    if asked.placement:
+        return _inspect_placement(asked)
+    if asked.target or asked.precision:
+        raise BadRequest("--target and --precision mean something with --placement alone. Add it, or leave them out.")
     from vitexport import anatomy
     from vitexport.contract import Size
 
@@ -69,6 +81,34 @@ def _inspect(arguments: list[str]) -> int:
         from vitexport.anatomy.table import render
 
         print(render(found))
+    return OK
+
+
+def _inspect_placement(asked: argparse.Namespace) -> int:
+    from vitexport import lint
+    from vitexport.bundle import undamaged
+    from vitexport.contract import ExportRequest, Size
+    from vitexport.manifest import holds_bundles
+    from vitexport.progress import listen
+
+    targets, precisions = tuple(asked.target or ()), tuple(asked.precision or ())
+    if holds_bundles(Path(asked.model)):
+        if asked.size or asked.frames:
+            raise BadRequest(f"'{asked.model}' is a bundle, which has its size. Leave --size and --frames out.")
+        found = lint.of_bundles(undamaged(Path(asked.model)), targets, precisions)
+    else:
+        sizes = tuple(Size.parse(size) for size in asked.size or ())
+        request = ExportRequest(
+            asked.model, targets=targets, sizes=sizes, frames=asked.frames, precisions=precisions, weights="random"
+        )
+        with listen(Progress()):
+            found = lint.of_model(request)
+    if asked.json:
+        print_json(found)
+    else:
+        from vitexport.lint.table import render
+
+        render(found)
     return OK
 
 

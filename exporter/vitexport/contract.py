@@ -790,3 +790,41 @@ class Transparent(Protocol):
     def values(self, bundle: Bundle, precision: str) -> Mapping[str, Value]:
         """The values of a variant that are floats and no outputs, in the order in which they are computed. The key is
         what the float32 file of the same network calls it: quantisers may rename what they touch."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """An operation of a file that an accelerated path does not take."""
+
+    operation: str
+    """``OpType (its name in the file)``"""
+    layer: str
+    """Of the network, as far as the file tells; ``behind`` a layer where it is what follows. May be empty."""
+    why: str
+    """What is wrong with it, as the end of a sentence that begins with the operation."""
+    rewrite: str
+    """What would mend it: a sentence."""
+
+
+@dataclass(frozen=True)
+class Lint:
+    """Where a variant's operations would run, told from its file and from what is known of its runtime."""
+
+    accelerator: str
+    """What the operations are to run on, as the target calls it."""
+    basis: str
+    """Where the rules come from, and how far they are to be trusted."""
+    operations: NonNegative
+    """That the runtime has to place."""
+    findings: tuple[Finding, ...]
+    note: str = ""
+    """What else there is to know."""
+
+
+@runtime_checkable
+class Accelerated(Protocol):
+    """What a target is as well, whose users' runtime computes on something that does not take every operation:
+    ``vitexport inspect --placement`` asks it."""
+
+    def lint(self, bundle: Bundle, precision: str) -> Lint:
+        """Examine a variant; nothing is run. Raises ``LoweringFailed`` where its file cannot be read as what it is."""

@@ -86,6 +86,11 @@ def find_bundles(directory: Path) -> tuple[Bundle, ...]:
     return tuple(bundle for folder in found for bundle in read_bundles(folder))
 
 
+def holds_bundles(directory: Path) -> bool:
+    """Whether :func:`find_bundles` has something to read there."""
+    return (directory / MANIFEST_NAME).is_file() or any(directory.glob(f"*/{MANIFEST_NAME}"))
+
+
 def schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of the manifest."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(Manifest)}

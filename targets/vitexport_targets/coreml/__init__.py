@@ -13,7 +13,18 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from vitexport.contract import Artifact, Bundle, ExportRequest, Need, Precision, Session, SourceModel, Traits, Value
+from vitexport.contract import (
+    Artifact,
+    Bundle,
+    ExportRequest,
+    Lint,
+    Need,
+    Precision,
+    Session,
+    SourceModel,
+    Traits,
+    Value,
+)
 from vitexport_targets._precisions import LARGEST_LOSS
 
 #: Core ML's compute units, by coremltools' names; elsewhere the evaluator stands in for all of them.
@@ -82,6 +93,11 @@ class CoreMl:
         from vitexport_targets.coreml.values import values
 
         return values(bundle, precision)
+
+    def lint(self, bundle: Bundle, precision: str) -> Lint:
+        from vitexport_targets.coreml.lint import lint
+
+        return lint(bundle, precision)
 
 
 TARGET = CoreMl()

@@ -10,10 +10,10 @@ from vitexport_targets.coreml.mil import Function, ValueType
 
 #: Operations that compute nothing and copy everything.
 _LAYOUT = frozenset({"reshape", "transpose"})
-_GATHERS = frozenset({"gather", "gather_along_axis", "gather_nd"})
+GATHERS = frozenset({"gather", "gather_along_axis", "gather_nd"})
 
 #: Core ML's Neural Engine takes four dimensions; more are folded or go elsewhere.
-_MOST_DIMENSIONS = 4
+MOST_DIMENSIONS = 4
 
 _BYTES = {"float16": 2, "int16": 2, "uint16": 2, "float64": 8, "int64": 8, "int8": 1, "uint8": 1, "bool": 1}
 
@@ -35,10 +35,10 @@ class Indicators:
             if operation.kind == "const" or operation.kind.startswith("constexpr_"):
                 continue
             layout += operation.kind in _LAYOUT
-            gathers += operation.kind in _GATHERS
+            gathers += operation.kind in GATHERS
             for output in operation.outputs:
                 types[output.name] = output.type
-                ranks += len(output.type.shape) > _MOST_DIMENSIONS
+                ranks += len(output.type.shape) > MOST_DIMENSIONS
                 traffic += _size(output.type)
             read = [name for bound in operation.inputs.values() for name in bound if isinstance(name, str)]
             traffic += sum(_size(types[name]) for name in read if name in types)

@@ -18,6 +18,7 @@ from vitexport.contract import (
     Attachment,
     Bundle,
     ExportRequest,
+    Lint,
     Need,
     Result,
     Session,
@@ -84,6 +85,11 @@ class TFLite:
         from vitexport_targets.tflite.android.measure import measured
 
         return measured(self, bundles, asked)
+
+    def lint(self, bundle: Bundle, precision: str) -> Lint:
+        from vitexport_targets.tflite.lint import lint
+
+        return lint(bundle, precision)
 
 
 TARGET = TFLite()

@@ -81,8 +81,15 @@ class Graph:
     """In the order in which a runtime gives them."""
     operations: tuple[str, ...]
     """In order: ``CONV_2D``, or a custom operation's own name."""
-    computed: tuple[int, ...]
-    """Indices of what the operations compute, in order."""
+    reads: tuple[tuple[int, ...], ...]
+    """Indices of what each operation takes; an operand that is not there is left out."""
+    makes: tuple[tuple[int, ...], ...]
+    """Indices of what each operation computes."""
+
+    @property
+    def computed(self) -> tuple[int, ...]:
+        """Of all operations, in order."""
+        return tuple(index for made in self.makes for index in made)
 
 
 @dataclass(frozen=True)
@@ -158,26 +165,27 @@ def _graph(table: Table, kinds: Sequence[str], buffers: Sequence[int], name: str
     for index in outputs:
         if _one_of(index, tensors, "tensor", said) not in known:
             raise BadFile(f"{said} answers '{tensors[index].name}', which nothing in it computes")
-    computed = tuple(index for _, made in operations for index in made)
-    return Graph(tensors, frozenset(inputs), outputs, tuple(kind for kind, _ in operations), computed)
+    kinds_of, reads, makes = zip(*operations, strict=True) if operations else ((), (), ())
+    return Graph(tensors, frozenset(inputs), outputs, kinds_of, reads, makes)
 
 
 def _operation(
     table: Table, kinds: Sequence[str], tensors: Sequence[Tensor], known: set[int], name: str
-) -> tuple[str, tuple[int, ...]]:
-    """Its kind, and what it computes, which is ``known`` from now on."""
+) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
+    """Its kind, what it takes, and what it computes, which is ``known`` from now on."""
     said = f"{name}: {table.what}"
     kind = kinds[_one_of(table.number(0, "I"), kinds, "operator code", said)]
     said = f"{said} ({kind})"
-    for index in table.numbers(1, "i"):
-        if index != _ABSENT and _one_of(index, tensors, "tensor", said) not in known:
+    taken = tuple(index for index in table.numbers(1, "i") if index != _ABSENT)
+    for index in taken:
+        if _one_of(index, tensors, "tensor", said) not in known:
             raise BadFile(f"{said} takes '{tensors[index].name}', which nothing before it computes")
     made = table.numbers(2, "i")
     for index in made:
         if tensors[_one_of(index, tensors, "tensor", said)].stored:
             raise BadFile(f"{said} computes the constant '{tensors[index].name}'")
         known.add(index)
-    return kind, made
+    return kind, taken, made
 
 
 def _tensor(table: Table, buffers: Sequence[int], name: str) -> Tensor:

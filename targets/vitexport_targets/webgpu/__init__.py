@@ -15,6 +15,7 @@ from vitexport.contract import (
     Artifact,
     Bundle,
     ExportRequest,
+    Lint,
     Precision,
     Session,
     SourceModel,
@@ -93,6 +94,11 @@ class WebGpu:
 
         path = bundle.path(bundle.variant(precision).files[0])
         return values(path, (1, *bundle.rung.preprocessing.input_shape))
+
+    def lint(self, bundle: Bundle, precision: str) -> Lint:
+        from vitexport_targets.webgpu.lint import lint
+
+        return lint(bundle, precision)
 
 
 TARGET = WebGpu()
