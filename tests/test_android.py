@@ -17,11 +17,12 @@ pytest.importorskip("litert_torch")
 import adb_stand_in
 import models
 import written_reports as written
-from vitexport import attached, capture, photos, proof
 from vitexport import bundle as bundles
+from vitexport import capture, photos, proof
 from vitexport.bench import SOFTWARE_ADAPTER
 from vitexport.commands import COMMANDS
 from vitexport.contract import Attachment, ExportRequest, Report, Result
+from vitexport.devices import attached
 from vitexport.errors import BadRequest, MissingToolchain, VitexportError, WorldFailed
 from vitexport.manifest import decode, encode
 from vitexport_targets.tflite import TARGET

@@ -25,8 +25,9 @@ from urllib.parse import urlsplit
 import pytest
 
 import web_bundles
-from vitexport import bench_command, registry
+from vitexport import registry
 from vitexport.bench import host_facts
+from vitexport.commands import bench as bench_command
 from vitexport.contract import Bundle, ExportRequest, Report
 from vitexport.devices import browser as devices
 from vitexport.devices.gate import Gate, Progress

@@ -37,7 +37,7 @@ from vitexport.contract import (
     Provenance,
     SourceModel,
 )
-from vitexport.device_report import accept
+from vitexport.devices.report import accept
 from vitexport.manifest import read_bundle
 from vitexport.preprocess import preprocess
 from vitexport_targets.coreml import labels

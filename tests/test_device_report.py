@@ -31,10 +31,10 @@ from vitexport.contract import (
     Result,
     Size,
 )
-from vitexport.device_report import LARGEST_BYTES, LONGEST_TEXT, MOST_CELLS, MOST_ENTRIES, accept
+from vitexport.devices.report import LARGEST_BYTES, LONGEST_TEXT, MOST_CELLS, MOST_ENTRIES, accept
 from vitexport.errors import BadRequest, WorldFailed
 from vitexport.manifest import decode, read_bundle
-from vitexport.report_file import with_results, write_report
+from vitexport.reports.file import with_results, write_report
 
 PHONE = Device("iPhone15,2", "Core ML, iOS 18.5", "", facts={"thermal state": "nominal", "low-power mode": "off"})
 TIMES = tuple(4.0 + 0.01 * i for i in range(40))

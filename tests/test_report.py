@@ -7,7 +7,7 @@ from io import StringIO
 import pytest
 
 from vitexport.contract import FileEntry, Measurement, Parity, Result, Size
-from vitexport.report import render
+from vitexport.reports.table import render
 
 
 class Terminal(StringIO):

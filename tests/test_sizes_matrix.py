@@ -56,7 +56,18 @@ FAMILIES = {
 FULL = "vit_tiny"
 
 #: What neither shapes an artifact nor judges one.
-_BESIDE = ("anatomy", "digits", "cli.py", "commands.py", "terminal.py", "report.py", "picture.py", "preview.py")
+_BESIDE = (
+    "anatomy",
+    "commands",
+    "devices",
+    "digits",
+    "lint",
+    "reports",
+    "cli.py",
+    "terminal.py",
+    "picture.py",
+    "preview.py",
+)
 
 
 @dataclass(frozen=True)

@@ -207,7 +207,7 @@ def _export(arguments: list[str]) -> int:
     if asked.json:
         print_json(report)
     else:
-        from vitexport.report import render, summary
+        from vitexport.reports.table import render, summary
 
         print()
         render(report.results)

@@ -12,15 +12,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Empty
 
-from vitexport import device_report, registry
+from vitexport import registry
 from vitexport.bundle import undamaged
 from vitexport.contract import Bundle, Remote, Result
+from vitexport.devices import report
 from vitexport.devices.certificate import self_signed
 from vitexport.devices.gate import Arrival, Gate, Progress
 from vitexport.errors import BadRequest, WorldFailed
 from vitexport.manifest import REPORT_NAME
 from vitexport.preview import HOST, Door, Site, serve
-from vitexport.report_file import read_report, with_results, write_report
+from vitexport.reports.file import read_report, with_results, write_report
 
 #: A phone that runs every cell of a ViT with shaders to compile needs minutes; somebody has to find it first.
 TIMEOUT_S = 900.0
@@ -56,8 +57,8 @@ def bench(wait: Wait) -> tuple[Result, ...]:
     guests = {name or f"device {number}": name for number, name in enumerate(wait.names, 1)}
     gate = Gate(
         names=tuple(guests),
-        accept=lambda guest, raw: device_report.accept(raw, bundles, called=guests[guest]),
-        largest_bytes=device_report.LARGEST_BYTES,
+        accept=lambda guest, raw: report.accept(raw, bundles, called=guests[guest]),
+        largest_bytes=report.LARGEST_BYTES,
         deadline=time.monotonic() + wait.timeout_s,
     )
     _check_address(address)

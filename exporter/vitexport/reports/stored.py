@@ -12,7 +12,7 @@ import msgspec
 from vitexport.contract import Manifest, Report
 from vitexport.errors import WorldFailed
 from vitexport.manifest import MANIFEST_NAME, decode
-from vitexport.report_file import read_report
+from vitexport.reports.file import read_report
 
 if TYPE_CHECKING:
     from vitexport.diff.trace import Trace

@@ -37,7 +37,7 @@ def with_results(report: Report, results: Sequence[Result]) -> Report:
 
 
 def _cell(result: Result) -> tuple[str, ...]:
-    # What computed it names the device as well, where it was not this machine: see device_report.
+    # What computed it names the device as well, where it was not this machine: see vitexport.devices.report.
     where = (result.target, result.precision, result.provider, str(result.size))
     return (result.model, *where, result.parity.runtime)
 

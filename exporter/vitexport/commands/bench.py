@@ -102,7 +102,7 @@ def _on_this_host(asked: argparse.Namespace, threads: tuple[int, ...]) -> int:
     if asked.json:
         print_json(results)
     else:
-        from vitexport.report import render
+        from vitexport.reports.table import render
 
         render(results)
     return OK
@@ -111,8 +111,8 @@ def _on_this_host(asked: argparse.Namespace, threads: tuple[int, ...]) -> int:
 def _on_a_device(asked: argparse.Namespace, threads: tuple[int, ...]) -> int:
     if asked.vs is not None or asked.sustained is not None:
         raise BadRequest("--vs and --sustained are for this machine, not for --device. Leave one of them out.")
-    from vitexport import attached
     from vitexport.contract import Attachment
+    from vitexport.devices import attached
     from vitexport.progress import listen
 
     program = None if asked.benchmark_model is None else Path(asked.benchmark_model)
@@ -121,7 +121,7 @@ def _on_a_device(asked: argparse.Namespace, threads: tuple[int, ...]) -> int:
     if asked.json:
         print_json(found.results)
     else:
-        from vitexport.report import render
+        from vitexport.reports.table import render
 
         render(found.results)
         print(f"Filed in {found.filed}." if found.filed else "There is no report.json beside it to file this in.")
@@ -159,7 +159,7 @@ def _on_devices(asked: argparse.Namespace) -> int:
     if asked.json:
         print_json(results)
     else:
-        from vitexport.report import render
+        from vitexport.reports.table import render
 
         render(results)
     return ParityFailed.exit_code if any(result.verdict == "failed" for result in results) else OK

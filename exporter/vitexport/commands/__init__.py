@@ -136,9 +136,9 @@ def _check(arguments: list[str]) -> int:
 
 
 def _bench(arguments: list[str]) -> int:
-    from vitexport import bench_command
+    from vitexport.commands import bench
 
-    return bench_command.run(arguments)
+    return bench.run(arguments)
 
 
 def _diff(arguments: list[str]) -> int:
@@ -167,9 +167,9 @@ def _diff(arguments: list[str]) -> int:
 
 
 def _report(arguments: list[str]) -> int:
-    from vitexport.reports import command
+    from vitexport.commands import report
 
-    return command.run(arguments)
+    return report.run(arguments)
 
 
 def _preview(arguments: list[str]) -> int:
@@ -194,7 +194,7 @@ def _print_results(results: list[Result], *, as_json: bool) -> None:
     if as_json:
         print_json(results)
     else:
-        from vitexport.report import render
+        from vitexport.reports.table import render
 
         render(results)
 

@@ -10,7 +10,7 @@ from vitexport.bundle import undamaged
 from vitexport.contract import Attachable, Attachment, Bundle, Result
 from vitexport.errors import BadRequest, did_you_mean
 from vitexport.manifest import MANIFEST_NAME, REPORT_NAME
-from vitexport.report_file import read_report, with_results, write_report
+from vitexport.reports.file import read_report, with_results, write_report
 
 
 @dataclass(frozen=True)

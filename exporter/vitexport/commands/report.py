@@ -80,7 +80,7 @@ def _show(asked: argparse.Namespace) -> int:
     elif asked.json:
         print_json(found.report)
     else:
-        from vitexport.report import render
+        from vitexport.reports.table import render
 
         render(found.report.results)
     return ParityFailed.exit_code if any(result.verdict == "failed" for result in added) else OK
@@ -88,9 +88,9 @@ def _show(asked: argparse.Namespace) -> int:
 
 def _add(directory: Path, files: Sequence[str]) -> tuple[Result, ...]:
     """Into ``report.json``, all of ``files`` or none."""
-    from vitexport import device_report
     from vitexport.bundle import undamaged
-    from vitexport.report_file import read_report, with_results, write_report
+    from vitexport.devices import report as device_report
+    from vitexport.reports.file import read_report, with_results, write_report
 
     report, bundles = read_report(directory), undamaged(directory)
     read = (device_report.read(Path(file)) for file in files)
@@ -100,8 +100,8 @@ def _add(directory: Path, files: Sequence[str]) -> tuple[Result, ...]:
 
 
 def _compare(asked: argparse.Namespace, given: dict[str, float]) -> int:
-    from vitexport.report_file import read_report
     from vitexport.reports import compare, comparison_table, markdown
+    from vitexport.reports.file import read_report
 
     allowed = compare.checked(compare.Allowed(**given))
     old, new = (read_report(Path(place)) for place in asked.compare)
