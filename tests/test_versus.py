@@ -66,6 +66,7 @@ def test_slow_ones_are_run_in_few_pairs_and_no_fewer_than_an_interval_needs() ->
     assert spread.of_median([1.0] * versus.FEWEST_PAIRS * versus.ROUNDS, versus.CONFIDENCE) is not None
 
 
+@pytest.mark.slow  # a timed test: where others compute beside it, neighbouring pairs are alike, and it may miss
 def test_two_copies_of_one_file_take_1_00_times_as_long(folder: Path) -> None:
     """With 99 % confidence, so one try in a hundred may miss: two of three do, once in three thousand times."""
     (contest,) = versus.contests(read_bundles(folder / "one"), read_bundles(folder / "copy"))
