@@ -22,9 +22,12 @@ from torch.nn import functional
 from vitexport import torchvision_schemas
 from vitexport.contract import Placement, Session
 from vitexport.errors import LoweringFailed, MissingToolchain, RuntimeUnavailable
+from vitexport_targets.tflite.gpu_operators import gpu_operators
+from vitexport_targets.tflite.lint import examine
 from vitexport_targets.tflite.litertjs import NEED, VERSION, open_in_litertjs
 from vitexport_targets.tflite.litertjs.console import complaint, read_placement
 from vitexport_targets.tflite.quantisation import RECIPES
+from vitexport_targets.tflite.structure import read
 
 pytestmark = pytest.mark.browser
 
@@ -219,6 +222,17 @@ def test_a_tensor_of_rank_5_leaves_the_rest_of_the_graph_to_the_cpu(convert: Cal
     assert placement.nodes == {"webgpu": 69, "xnnpack": 52}
     assert placement.fallback[0].startswith("RESHAPE: Tensor dimensions must be less than 5. ")
     assert "SLICE: Slicing is unsupported for input with rank > 4" in placement.fallback
+    (graph,) = read(planted.path.read_bytes(), planted.path.name).graphs
+    predicted = examine(graph, gpu_operators())
+    assert {finding.operation.split()[0] for finding in predicted} == {
+        said.split(":")[0] for said in placement.fallback
+    }
+
+
+def test_what_the_gpu_takes_whole_has_no_finding(vit: Case, conv: Case) -> None:
+    for case in (vit, conv):
+        (graph,) = read(case.path.read_bytes(), case.path.name).graphs
+        assert examine(graph, gpu_operators()) == ()
 
 
 def test_of_several_signatures_each_has_its_own_share(convert: Callable[..., Case]) -> None:
