@@ -34,14 +34,22 @@ def of(model: str, precisions: object) -> list[Cell]:
     return [cell for cell in CELLS if cell.model == model and cell.precision in precisions]  # type: ignore[operator]
 
 
+def measured(cell: Cell) -> grid.Row:
+    """Skips what Chromium's software adapter lacks: tests/test_half_webgpu.py runs float16 on one that has it."""
+    row = grid.row(cell)
+    if row.refused.startswith("not run: ") and row.refused.endswith("adapter has no shader-f16"):
+        pytest.skip(row.refused)
+    assert not row.refused
+    return row
+
+
 def name(cell: Cell) -> str:
     return f"{cell.target} {cell.precision} on {cell.provider}"
 
 
 @pytest.mark.parametrize("cell", of("digits_vit_tiny", POINTS), ids=name)
 def test_a_trained_vit_reads_as_well_in_fewer_bits(cell: Cell) -> None:
-    row = grid.row(cell)
-    assert not row.refused
+    row = measured(cell)
     assert row.top1 is not None
     assert row.float_top1 is not None
     allowed = max(POINTS[cell.precision] / 100, 1 / row.images if row.images < 2000 else 0)  # a sample's least step
@@ -52,8 +60,7 @@ def test_a_trained_vit_reads_as_well_in_fewer_bits(cell: Cell) -> None:
 
 @pytest.mark.parametrize("cell", of("selfie", IOU), ids=name)
 def test_a_mask_is_the_same_person_in_fewer_bits(cell: Cell) -> None:
-    row = grid.row(cell)
-    assert not row.refused
+    row = measured(cell)
     assert row.iou is not None
     assert row.iou >= IOU[cell.precision]
 
