@@ -58,11 +58,10 @@ CELLS = [
 
 BROWSER = {"tflite": [pytest.mark.browser], "webgpu": [pytest.mark.browser]}
 
-#: Preset -> why an adapter that adds up products in float16 too is known to be too far off.
-KNOWN_IN_F16 = {
-    "lraspp_mobilenet_v3": "random weights of a deep convolutional network keep 36.9 dB there, where 42 are asked for, "
-    "and 48 dB where float16 is only what lies between operators (Core ML's evaluator)",
-}
+#: Preset -> dB that are left on an adapter that adds up products in float16, too, where 42 are asked for. All are random
+#: weights, each layer of which magnifies what the last one rounded; trained ones keep more: MediaPipe's pass here, and
+#: ``digits_vit_tiny`` keeps 53 dB on digits (tests/test_half_webgpu.py).
+KNOWN_IN_F16 = {"vit_tiny_seg": 37.7, "segformer_b0": 36.7, "mobilevit_deeplab_xxs": 35.4, "lraspp_mobilenet_v3": 36.9}
 
 
 @pytest.mark.slow
@@ -161,6 +160,8 @@ def on_an_adapter_with_f16(bundle: Bundle, folder: Path) -> dict[str, object] | 
     )
     if bundle.manifest.model in KNOWN_IN_F16:
         assert judged.verdict == "failed", "it passes: take it off the list"
+        assert judged.snr_db is not None
+        assert judged.snr_db > KNOWN_IN_F16[bundle.manifest.model] - 2
         assert judged.person_iou is not None
         assert judged.person_iou > 0.95, judged
     else:
