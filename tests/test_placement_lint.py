@@ -237,6 +237,7 @@ def test_small_networks_in_integers_are_counted(page: Oracle, precision: str) ->
     assert agreed(page, bundle.path(bundle.variant(precision).files[0])).total() > 0
 
 
+@pytest.mark.slow
 @browser
 def test_the_selfie_preset_is_taken_whole(page: Oracle) -> None:
     bundle = web_bundles.preset("selfie", ("fp32",))
