@@ -46,12 +46,8 @@ def warning(times_ms: Sequence[float]) -> str:
     """Why the median of these runs is to be taken with care; empty where it need not be."""
     found = of_median(times_ms)
     if found is None:
-        runs = "one run tells" if len(times_ms) == 1 else f"{len(times_ms)} runs tell"
-        return f"{runs} no spread: too few for a {CONFIDENCE:.0%} interval of the median"
+        return "too few runs to tell how well the median is known"
     middle = statistics.median(times_ms)
     if found.high - found.low <= WIDEST_INTERVAL * middle:
         return ""
-    return (
-        f"wide spread: the median is known to {found.low:,.3g}..{found.high:,.3g} ms only "
-        f"({CONFIDENCE:.0%} interval, {(found.high - found.low) / middle:.0%} of it; {WIDEST_INTERVAL:.0%} is good)"
-    )
+    return f"wide spread: the median is {found.low:,.3g} to {found.high:,.3g} ms ({CONFIDENCE:.0%} confidence)"
