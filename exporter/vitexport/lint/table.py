@@ -24,8 +24,9 @@ def render(found: Sequence[Linted], file: IO[str] | None = None) -> None:
     for linted in found:
         lint = linted.lint
         console.print(Text(f"{linted.model} {linted.size}: {linted.target} {linted.precision}", style="bold"), end=" ")
+        taken = f"{lint.accelerator} takes all {lint.operations:,} operations"
         left = f"{len(lint.findings):,} of {lint.operations:,} operations are not taken by {lint.accelerator}"
-        console.print(left, style="yellow" if lint.findings else "green", soft_wrap=True)
+        console.print(left if lint.findings else taken, style="yellow" if lint.findings else "green", soft_wrap=True)
         if lint.findings:
             console.print(_table(lint.findings))
         for note in filter(None, (f"by {lint.basis}", lint.note)):

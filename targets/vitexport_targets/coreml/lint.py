@@ -65,5 +65,8 @@ def _against(operation: Operation, types: Mapping[str, ValueType]) -> tuple[str,
         if any(side is not None and side > LARGEST_SIDE for side in value.shape):
             return f"has a side of more than {LARGEST_SIDE:,} ({value})", "Export a smaller size, or split the tensor."
     if any(output.type.dtype == "float32" for output in operation.outputs) and operation.kind != "cast":
-        return "computes in float32", "Ship fp16: the Neural Engine computes in nothing wider."
+        return (
+            "computes in float32",
+            "Ship fp16. What overflows and a picture's scaling stay wider there; --tensor-input has no scaling.",
+        )
     return None
