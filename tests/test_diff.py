@@ -246,7 +246,7 @@ def test_the_command_prints_what_was_found_and_draws_it(
     (trace,) = json.loads(capsys.readouterr().out)
     assert (trace["target"], trace["precision"], trace["provider"], trace["first"]) == ("onnx", "fp32", "cpu", "")
     assert [row["place"] for row in trace["rows"]] == WHOLE
-    assert {p.name for p in tmp_path.iterdir()} == {"here.png"}
+    assert {p.name for p in tmp_path.iterdir()} == {"here.json", "here.png"}
     with Image.open("here.png") as picture:
         assert picture.format == "PNG"
         assert picture.width > 600
