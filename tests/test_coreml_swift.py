@@ -60,6 +60,7 @@ LADDER = (
 
 def source(how: Preprocessing = IMAGENET, *outputs: OutputSpec, name: str = "models.py:tiny") -> SourceModel:
     task = "segment" if outputs and outputs[0].meaning == "mask" else "classify"
+    # Nothing is computed with it: what computes, the program and the forward, is not there.
     return SourceModel(name, task, how, outputs or (LOGITS,), Provenance("o", "l", "s"), None, None, ())  # type: ignore[arg-type]
 
 

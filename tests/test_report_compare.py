@@ -29,11 +29,11 @@ def compared(old: Result, new: Result | None, allowed: Allowed | None = None) ->
 
 
 def parity(made: Result, **changed: object) -> Result:
-    return replace(made, parity=replace(made.parity, **changed))  # type: ignore[arg-type]
+    return replace(made, parity=replace(made.parity, **changed))  # type: ignore[arg-type]  # fields by name
 
 
 def latency(made: Result, **changed: object) -> Result:
-    return replace(made, latency=replace(made.latency, **changed))  # type: ignore[arg-type]
+    return replace(made, latency=replace(made.latency, **changed))  # type: ignore[arg-type]  # fields by name
 
 
 def sized(made: Result, count: int) -> Result:

@@ -1,4 +1,5 @@
-// What the wrapper and the exam use of Core ML: see CoreVideo.swift.
+// What the wrapper and the exam use of Core ML: see CoreVideo.swift. Declared to be type-checked against, and never run:
+// hence `fatalError()` for every body.
 import CoreVideo
 import Foundation
 
