@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import os
 import statistics
 import urllib.request
 from collections.abc import Iterator
@@ -20,10 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import demo_page
-import web_bundles
+import headless
 from vitexport import toolchain
 from vitexport.preview import Site, serve
-from vitexport_targets import _chromium
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -102,26 +100,12 @@ def main() -> None:
         raise SystemExit(f"{asked.dist} is no built page. Run: make bench-web")
     package, version = toolchain.npm_package("@mediapipe/selfie_segmentation", "")
     site = Site(asked.dist, {"/mediapipe/": package}, {"/mediapipe.html": MEDIAPIPE.encode()})
-    with serve(site) as url, browser() as launched:
+    camera = (demo_page.CAMERA, f"--use-file-for-fake-video-capture={demo_page.clip(SIZE)}")
+    with serve(site) as url, headless.browser(*camera, gpu=True) as launched:
         adapter = describe_adapter(launched, url)
         print(f"{SIZE[0]}x{SIZE[1]}, selfie in both, MediaPipe {version}, Chromium {launched.version}; {adapter}")
         visits(launched, url, asked.visits)
         frames(launched, url, asked.frames, asked.step or [None, "webgpu-fp32"])
-
-
-@contextmanager
-def browser() -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
-
-    hardware = os.environ.get(_chromium.GPU_VARIABLE) == "hardware"
-    camera = (demo_page.CAMERA, f"--use-file-for-fake-video-capture={demo_page.clip(SIZE)}")
-    flags = [*_chromium.QUIET, *(_chromium.HARDWARE if hardware else _chromium.SOFTWARE), *camera]
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=web_bundles.EXECUTABLE, args=flags)
-        try:
-            yield launched
-        finally:
-            launched.close()
 
 
 @contextmanager

@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 from PIL import Image as PILImage
 
-import web_bundles
+import headless
 from vitexport.contract import Preprocessing
 from vitexport.preview import Site, serve
 
@@ -62,7 +62,7 @@ def built() -> Path:
 @contextmanager
 def engine_page(mounts: dict[str, Path] | None = None) -> Iterator[Page]:
     """A blank page on a site that has the built modules at its root and WebGPU on the software adapter."""
-    with serve(Site(built(), mounts or {}, BLANK)) as url, web_bundles.page(gpu=True) as page:
+    with serve(Site(built(), mounts or {}, BLANK)) as url, headless.page(gpu=True) as page:
         page.goto(f"{url}blank.html")
         yield page
 

@@ -23,14 +23,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image as PILImage
 
+import headless
 import web_bundles
 from vitexport import capture, models, photos
 from vitexport.contract import ExportRequest
-from vitexport_targets import _chromium
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from playwright.sync_api import Browser, BrowserContext, Page, Playwright
+    from playwright.sync_api import Browser, BrowserContext, Page
 
 DEMO = Path(__file__).parents[1] / "web-demo"
 VITE = DEMO / "node_modules" / "vite" / "bin" / "vite.js"
@@ -138,40 +138,9 @@ def _await(url: str) -> None:
     raise AssertionError(f"{url} is not served")
 
 
-#: The one that is running: playwright allows itself once a thread, and a test may want a browser beside its module's.
-_running: list[Playwright] = []
-
-
-@contextmanager
-def _playwright() -> Iterator[Playwright]:
-    from playwright.sync_api import sync_playwright
-
-    if _running:
-        yield _running[0]
-        return
-    with sync_playwright() as started:
-        _running.append(started)
-        try:
-            yield started
-        finally:
-            _running.clear()
-
-
-@contextmanager
-def browser(*flags: str, gpu: bool = False) -> Iterator[Browser]:
-    """Headless Chromium; without ``gpu`` it finds no adapter."""
-    arguments = [*_chromium.QUIET, *(_chromium.SOFTWARE if gpu else ()), *flags]
-    with _playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=web_bundles.EXECUTABLE, args=arguments)
-        try:
-            yield launched
-        finally:
-            launched.close()
-
-
 @contextmanager
 def with_camera(*, gpu: bool = False) -> Iterator[Browser]:
-    with browser(CAMERA, f"--use-file-for-fake-video-capture={clip()}", gpu=gpu) as launched:
+    with headless.browser(CAMERA, f"--use-file-for-fake-video-capture={clip()}", gpu=gpu) as launched:
         yield launched
 
 

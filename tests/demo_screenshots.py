@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from PIL import Image as PILImage
 
 import demo_page
+import headless
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -27,7 +28,7 @@ def main() -> None:
     INTO.mkdir(exist_ok=True)
     built = demo_page.build(demo_page.DEMO / "public")
     assert built.returncode == 0, built.stdout + built.stderr
-    with demo_page.served(demo_page.DEMO / "public-dist") as url, demo_page.browser() as chromium:
+    with demo_page.served(demo_page.DEMO / "public-dist") as url, headless.browser() as chromium:
         _shoot_modes(chromium, url)
         for name, viewport, scheme, opened in (
             ("desktop-light", DESKTOP, "light", ()),

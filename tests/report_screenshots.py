@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image as PILImage
 
 import demo_page
+import headless
 
 INTO = demo_page.DEMO / "screenshots"
 SHOTS = (
@@ -20,7 +21,7 @@ SHOTS = (
 
 def main() -> None:
     page = (Path(sys.argv[1]) / "report.html").resolve()
-    with demo_page.browser() as chromium:
+    with headless.browser() as chromium:
         for name, viewport, scheme, at in SHOTS:
             with demo_page.fresh_page(
                 chromium, viewport=viewport, color_scheme=scheme, reduced_motion="reduce"

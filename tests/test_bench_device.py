@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+import headless
 import web_bundles
 from vitexport import registry
 from vitexport.bench import host_facts
@@ -35,7 +36,6 @@ from vitexport.errors import BadRequest, ParityFailed, WorldFailed
 from vitexport.manifest import encode, read_bundle
 from vitexport.preview import Site, serve
 from vitexport.proof import blank_result
-from vitexport_targets import _chromium
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -132,13 +132,8 @@ def _report(bundle: Bundle, out: Path) -> Report:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        flags = [*_chromium.QUIET, *_chromium.SOFTWARE]
-        browser = playwright.chromium.launch(executable_path=web_bundles.EXECUTABLE, args=flags)
-        yield browser
-        browser.close()
+    with headless.browser(gpu=True) as launched:
+        yield launched
 
 
 def phone(chromium: Browser, agent: str, width: int, height: int) -> Page:

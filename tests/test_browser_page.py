@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import headless
 import web_bundles
 from vitexport.contract import Bundle
 from vitexport.preview import Site, serve
@@ -25,7 +26,7 @@ def bundle() -> Bundle:
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[Page]:
-    with web_bundles.page() as page:
+    with headless.page() as page:
         yield page
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import headless
 import web_bundles
 from vitexport.contract import Bundle
 from vitexport.preview import Site, serve
@@ -26,7 +27,7 @@ def bundle() -> Bundle:
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[Page]:
-    with web_bundles.page(gpu=True) as page:
+    with headless.page(gpu=True) as page:
         yield page
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import demo_page
+import headless
 from demo_page import LOAD_MS, running
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def test_a_camera_that_is_not_allowed(page: Page, url: str):
 
 
 def test_no_camera_and_the_sample_instead(url: str):
-    with demo_page.browser() as without_camera, demo_page.fresh_page(without_camera, permissions=["camera"]) as page:
+    with headless.browser() as without_camera, demo_page.fresh_page(without_camera, permissions=["camera"]) as page:
         page.goto(f"{url}?model=tiny_mask&source=camera")
         what, following, _ = trouble(page)
         assert what == "There is no camera here."
@@ -213,7 +214,7 @@ def test_a_precision_that_the_model_lacks_is_not_offered(page: Page, url: str):
 def test_out_of_memory(url: str):
     """WebAssembly gets a megabyte: what a phone does with too many tabs."""
     with (
-        demo_page.browser("--js-flags=--wasm-max-mem-pages=16") as small,
+        headless.browser("--js-flags=--wasm-max-mem-pages=16") as small,
         demo_page.fresh_page(small, service_workers="block") as page,
     ):
         page.goto(f"{url}?model=tiny_mask&source=sample")

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-import web_bundles
+import headless
 from vitexport import bundle as bundles
 from vitexport import capture, models, photos, proof, registry
 from vitexport.contract import Bundle, ExportRequest, Size
@@ -267,7 +267,7 @@ def assert_read_alike(page: Page, bundle: Bundle, provider: str, count: int) -> 
 
 @pytest.mark.browser
 def test_a_browser_reads_a_sample_as_pytorch_does_on_wasm(web_bundle: Bundle):
-    with web_bundles.page() as page:
+    with headless.page() as page:
         assert_read_alike(page, web_bundle, "wasm", 40)
 
 
@@ -275,5 +275,5 @@ def test_a_browser_reads_a_sample_as_pytorch_does_on_wasm(web_bundle: Bundle):
 @pytest.mark.slow
 def test_a_browser_reads_a_sample_as_pytorch_does_on_webgpu(web_bundle: Bundle):
     """Three pictures: a software adapter takes seconds for each."""
-    with web_bundles.page(gpu=True) as page:
+    with headless.page(gpu=True) as page:
         assert_read_alike(page, web_bundle, "webgpu", 3)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import headless
 import web_bundles
 from conftest import TESTS, Command
 from vitexport import ExportRequest, Size, capture, export, models, photos, preview
@@ -88,7 +89,7 @@ def test_the_same_size_twice_is_one_rung(vitexport: Command):
 
 @pytest.fixture(scope="module")
 def opened(web: tuple[Bundle, ...]) -> Iterator[object]:
-    with preview.serve(Site(web[0].directory)) as url, web_bundles.page() as page:
+    with preview.serve(Site(web[0].directory)) as url, headless.page() as page:
         page.goto(f"{url}index.html")
         page.locator("body:not([data-verdict=pending])").wait_for(timeout=120_000)
         yield page

@@ -10,8 +10,8 @@ import msgspec
 import numpy as np
 import pytest
 
+import headless
 import models
-import web_bundles
 from vitexport import capture, parity, photos
 from vitexport.capture import person_channel
 from vitexport.contract import Metric, OutputSpec, Parity, Variant
@@ -68,7 +68,7 @@ def test_the_rule_is_softmax_sigmoid_or_nothing():
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[Page]:
-    with serve(Site(RUNTIME, pages={"/blank.html": b"<!doctype html>"})) as url, web_bundles.page() as page:
+    with serve(Site(RUNTIME, pages={"/blank.html": b"<!doctype html>"})) as url, headless.page() as page:
         page.goto(f"{url}blank.html")
         yield page
 

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import demo_page
+import headless
 import written_reports as written
 from conftest import TINY
 from test_demo_page_access import DESKTOP, PHONE, violations
@@ -32,7 +33,7 @@ browser_test = pytest.mark.browser
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    with demo_page.browser() as launched:
+    with headless.browser() as launched:
         yield launched
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+import headless
 import vitexport
 import web_bundles
 from vitexport import capture, models, photos, torchvision_schemas
@@ -302,7 +303,7 @@ def test_a_clip_network_passes_its_own_exam_in_the_browser(folders: dict[str, st
     request = ExportRequest(model=folders["vivit"], precisions=("fp32",), weights="random")
     source = capture.capture(models.build(request), "vivit", photos.probes(None))
     (bundle,) = web_bundles.filled(tmp_path, request, source)
-    with serve(Site(bundle.directory)) as url, web_bundles.page() as page:
+    with serve(Site(bundle.directory)) as url, headless.page() as page:
         assert web_bundles.verdict(page, url)[0] == "passed"
         page.locator("#status", has_text="in the network").wait_for()
         assert "8 frames of 64 × 64 pixels" in page.locator("#summary").inner_text()
@@ -330,7 +331,7 @@ def test_the_browser_cuts_pans_and_lays_out_a_clip_as_python_does(layout: Any, t
         Image.fromarray(image).save(tmp_path / f"{name}.png")
         files[f"/{name}.png"] = (tmp_path / f"{name}.png").read_bytes()
     site = Site(RUNTIME, pages={"/blank.html": b"<!doctype html>", **files})
-    with serve(site) as url, web_bundles.page() as page:
+    with serve(site) as url, headless.page() as page:
         page.goto(f"{url}blank.html")
         made = page.evaluate(_SAME_CLIP, ["/strip.png", "/still.png", msgspec.to_builtins(how)])
     expected = hashlib.sha256(preprocess(frames, how).tobytes()).hexdigest()

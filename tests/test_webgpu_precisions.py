@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import headless
 import web_bundles
 from vitexport import parity
 from vitexport.bundle import read_golden
@@ -96,7 +97,7 @@ def test_a_page_gets_floats_on_the_gpu_and_on_webassembly_what_was_made_for_it()
         return {"precision": precision, "requires": requires, "only": only}
 
     variants = [variant("fp16", ("shader-f16",)), variant("fp32"), variant("w4"), variant("w8-dyn", only=("wasm",))]
-    with serve(Site(RUNTIME, pages={"/blank.html": b"<!doctype html>"})) as url, web_bundles.page() as page:
+    with serve(Site(RUNTIME, pages={"/blank.html": b"<!doctype html>"})) as url, headless.page() as page:
         page.goto(f"{url}blank.html")
         wasm = ["w8-dyn wasm", "fp32 wasm", "w4 wasm", "fp16 wasm"]
         assert page.evaluate(_RANK, [variants, None]) == wasm

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
-import web_bundles
+import headless
 from vitexport import photos, preprocess
 from vitexport.contract import Preprocessing, Size
 from vitexport.preview import Site, serve
@@ -41,7 +41,7 @@ _MAKE = """async ([png, how]) => {
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[Page]:
-    with serve(Site(RUNTIME, pages={"/blank.html": b"<!doctype html>"})) as url, web_bundles.page() as page:
+    with serve(Site(RUNTIME, pages={"/blank.html": b"<!doctype html>"})) as url, headless.page() as page:
         page.goto(f"{url}blank.html")
         yield page
 

@@ -7,7 +7,6 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -20,17 +19,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 import models
 from vitexport import bundle as bundles
-from vitexport import capture, photos, proof, toolchain
+from vitexport import capture, photos, proof
 from vitexport import models as presets
 from vitexport.contract import Bundle, ExportRequest, FileEntry, SourceModel
 from vitexport.manifest import MANIFEST_NAME, encode, read_bundle
-from vitexport_targets import _chromium
 from vitexport_targets.webgpu import TARGET
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
-
-EXECUTABLE = str(toolchain.find(TARGET.traits.needs[2]))
 
 
 @cache
@@ -95,20 +91,6 @@ def with_attention(folder: Path) -> None:
     graph = helper.make_graph(nodes, "planted", [x], [y], [weight, shape])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
     onnx.save(model, folder / "model_fp32.onnx")
-
-
-@contextmanager
-def page(*, gpu: bool = False):  # type: ignore[no-untyped-def]
-    """A page in headless Chromium; without ``gpu`` it finds no adapter."""
-    from playwright.sync_api import sync_playwright
-
-    flags = _chromium.SOFTWARE if gpu else ()
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=EXECUTABLE, args=[*_chromium.QUIET, *flags])
-        try:
-            yield browser.new_page()
-        finally:
-            browser.close()
 
 
 def verdict(page: Page, url: str) -> tuple[str, str]:
