@@ -123,7 +123,7 @@ def describe_adapter(launched: Browser, url: str) -> str:
         page.goto(f"{url}mediapipe.html", wait_until="commit")
         found = page.evaluate(
             """async () => {
-                const info = (await navigator.gpu?.requestAdapter())?.info;
+                const info = (await navigator.gpu?.requestAdapter({ powerPreference: 'high-performance' }))?.info;
                 return info ? [info.vendor, info.architecture, info.isFallbackAdapter] : null;
             }"""
         )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image as PILImage
 
+from vitexport import rounding
 from vitexport.contract import (
     Artifact,
     Bundle,
@@ -211,13 +212,18 @@ def _rung(folder: Path, exam: Exam, variants: tuple[Variant, ...]) -> Rung:
         input_shape=exam.input_shape,
         preprocessing=source.preprocessing,
         outputs=source.outputs,
-        variants=tuple(held_to(variant, source.rounding, spread) for variant in variants),
+        variants=tuple(_held_to(variant, source, spread) for variant in variants),
         golden=tuple(_write_golden(folder, exam, i) for i in range(min(GOLDEN_PHOTOS, len(source.probes)))),
         rounding=source.rounding,
         pos_embed_rule=source.pos_embed_rule,
         pos_embed_source=source.pos_embed_source,
         calibration=_calibration(source, variants),
     )
+
+
+def _held_to(variant: Variant, source: SourceModel, spread: float) -> Variant:
+    half_rounding = rounding.float16_noise(source) if variant.precision == "fp16" else 0.0
+    return held_to(variant, source.rounding, spread, half_rounding)
 
 
 def _calibration(source: SourceModel, variants: tuple[Variant, ...]) -> CalibrationSet | None:

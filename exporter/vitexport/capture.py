@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
@@ -13,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vitexport import dynamic as dynamic_shapes
-from vitexport import photos
+from vitexport import photos, rounding
 from vitexport.contract import Dynamic, Meaning, OutputSpec, Probe, Provenance, Scores, SourceModel
 from vitexport.errors import BadRequest, LoweringFailed
 from vitexport.models import weights
-from vitexport.parity import drift
 from vitexport.preprocess import preprocess
 from vitexport.rewrites import PROGRAM_REWRITES, rewriting
 
@@ -30,9 +28,6 @@ if TYPE_CHECKING:
 #: Drift allowed between the module and its own capture. Both run the same kernels; a rewrite may pick another one of
 #: the same precision, and a sum in another order moves float32 by about 1e-6 over the depth of these networks.
 CAPTURE_TOLERANCE = 1e-5
-
-#: A tenth of what float32 is held to: four roundings of it, which are allowed, begin to count.
-_ROUNDING_SHOWS = 1e-5
 
 #: What an output holds unless its network says otherwise.
 _SCORES: Mapping[Meaning, Scores | None] = {
@@ -77,7 +72,7 @@ def capture(network: Network, name: str, probes: tuple[Probe, ...], dynamic: tup
         forward=forward,
         probes=probes,
         module=module,
-        rounding=_rounding(entry, network, batches),
+        rounding=rounding.float32(entry, network.meaning, batches),
         size_step=every,
         pos_embed_rule=network.pos_embed_rule,
         pos_embed_source=network.pos_embed_source,
@@ -162,39 +157,6 @@ def _check_answers(
         if not np.isfinite(answer).all():
             raise BadRequest(f"'{name}' answers '{probe.name}' with NaN or infinity in PyTorch. Check its weights.")
     return tuple(int(n) for n in answer.shape)
-
-
-def _rounding(entry: torch.nn.Module, network: Network, batches: list[NDArray[np.float32]]) -> float:
-    """Drift between the module's float32 and float64 answers; 0 where its code insists on float32.
-
-    One order of summing is one throw of the dice. Where it shows that rounding matters, torch's own kernels are asked
-    too, which sum in another order than oneDNN's: on the landscape selfie network they are off by 8e-5, and oneDNN's by
-    3e-5.
-    """
-    import torch
-
-    exact = copy.deepcopy(entry).double()
-    worst = 0.0
-    with torch.no_grad():
-        for batch in batches:
-            pixel_values = torch.from_numpy(batch)
-            try:
-                true = exact(pixel_values.double()).numpy()
-            except RuntimeError:
-                return 0.0
-            off = drift(entry(pixel_values).numpy(), true, network.meaning)
-            if off > _ROUNDING_SHOWS:
-                off = max(off, drift(_without_onednn(entry, pixel_values), true, network.meaning))
-            worst = max(worst, off)
-    return worst
-
-
-def _without_onednn(entry: torch.nn.Module, pixel_values: torch.Tensor) -> NDArray[np.float32]:
-    import torch
-
-    with torch.backends.mkldnn.flags(enabled=False, allow_tf32=None):
-        answer: NDArray[np.float32] = entry(pixel_values).numpy()
-    return answer
 
 
 def _export(entry: torch.nn.Module, example: torch.Tensor, name: str, dynamic: tuple[Dynamic, ...], every: int) -> Any:

@@ -281,8 +281,10 @@ def _finish(package: Path, rungs: Sequence[_Rung], plan: Plan, held: Precision) 
             with _evaluated(held.name):
                 written.append(_Written(package, _explained_loss(package, rung, held)))
                 facts[unpacked_key(source.size)] = digest(read(_twin(rung, held.name)), "main")
-        else:
+        elif held.name == "fp32":
             written.append(_Written(package, floors.tolerance(source, held, noise(answer.snr_db))))
+        else:
+            written.append(_Written(package, held.tolerance))
         facts[f"vitexport.parity.{source.size}"] = str(answer)
         facts[tolerance_key(source.size)] = repr(written[-1].tolerance)
         if rung.before:
