@@ -45,5 +45,5 @@ def _check_gates(family: Family, result: Result) -> None:
     assert all(gate.verdict == "passed" for gate in gates.values()), gates
     assert gates["A"].bound >= 110.0
     assert gates["B"].bound >= 110.0
-    assert gates["C"].bound >= 45.0
+    assert gates["C"].value >= 45.0, "none of these needs what PyTorch's own rounding would excuse"
     assert (result.device_verdict, result.latency.verdict) == ("not run", "not run")

@@ -58,26 +58,15 @@ CELLS = [
 
 BROWSER = {"tflite": [pytest.mark.browser], "webgpu": [pytest.mark.browser]}
 
-#: Cell -> why it is known to fail.
-KNOWN = {
-    "selfie_landscape-coreml": "fp16 with every result rounded keeps 43.3 dB on a photo of a cat, of whose mask it is "
-    "in doubt, where 45 are asked for; PyTorch rounded at random keeps 36 to 51 there",
-}
-
 #: Preset -> dB that are left on an adapter that adds up products in float16, too, where 42 are asked for. All have
 #: random weights, each layer of which magnifies what the last one rounded; trained ones keep more: MediaPipe's pass
 #: here, and ``digits_vit_tiny`` keeps 53 dB on digits (tests/test_half_webgpu.py).
 KNOWN_IN_F16 = {"vit_tiny_seg": 37.7, "segformer_b0": 36.7, "mobilevit_deeplab_xxs": 35.4, "lraspp_mobilenet_v3": 36.9}
 
 
-def marks(cell: Cell) -> list[pytest.MarkDecorator]:
-    known = [pytest.mark.xfail(reason=KNOWN[str(cell)], strict=True)] if str(cell) in KNOWN else []
-    return [*BROWSER.get(cell.target, []), *known]
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(3600)  # minutes alone on two cores
-@pytest.mark.parametrize("cell", [pytest.param(cell, marks=marks(cell)) for cell in CELLS], ids=str)
+@pytest.mark.parametrize("cell", [pytest.param(cell, marks=BROWSER.get(cell.target, ())) for cell in CELLS], ids=str)
 def test_a_segmenter_is_exact_and_so_is_its_mask_of_people(cell: Cell, tmp_path: Path) -> None:
     row = row_of(cell)
     if row.is_file():

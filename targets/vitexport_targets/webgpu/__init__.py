@@ -2,7 +2,8 @@
 
 ::
 
-    manifest.json  model_fp16.onnx  model_fp32.onnx  index.html  page.js  page.css  vitexport.js  vitexport/  runtime/
+    manifest.json  model_fp16.onnx  model_fp32.onnx  index.html  page.js  page.css  look.css
+    vitexport.js  vitexport/  runtime/
 """
 
 from __future__ import annotations

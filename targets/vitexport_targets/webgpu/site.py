@@ -34,7 +34,9 @@ def device_site(bundle: Bundle) -> Site:
     if not _carries_runtime(bundle):
         mounts[f"/{_RUNTIME}"] = ort_web.dist()
         options = {"runtime": ort_web.as_installed(), "runtimeBase": f"./{_RUNTIME}"}
-    return Site(Path(__file__).parent / "device", mounts, {"/options.json": encode(options)})
+    here = Path(__file__).parent
+    look = (here / "page" / "look.css").read_bytes()
+    return Site(here / "device", mounts, {"/options.json": encode(options), "/look.css": look})
 
 
 def runtime_options(bundle: Bundle) -> dict[str, Any]:
