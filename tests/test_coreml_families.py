@@ -43,7 +43,8 @@ def _check_gates(family: Family, result: Result) -> None:
     gates = {gate.name: gate for gate in result.parity.gates}
     assert set(gates) >= {"A", "B", "C", "range", "types"}
     assert all(gate.verdict == "passed" for gate in gates.values()), gates
-    assert gates["A"].bound >= 110.0
     assert gates["B"].bound >= 110.0
-    assert gates["C"].value >= 45.0, "none of these needs what PyTorch's own rounding would excuse"
+    # None of these needs what PyTorch's own rounding would excuse.
+    assert gates["A"].value >= 110.0
+    assert gates["C"].value >= 45.0
     assert (result.device_verdict, result.latency.verdict) == ("not run", "not run")

@@ -45,8 +45,8 @@ SURE = 0.05
 #: two roundings apart on average, and both vary by a factor of two between photos and kernels.
 ROUNDINGS = 4.0
 
-#: In float16 what PyTorch loses is measured on more than one throw of the dice, and the runtime throws once more.
-HALF_ROUNDINGS = 2.0
+#: Noise is an average, and hardly varies: two roundings, PyTorch's and the runtime's, at their worst add up.
+ROUNDINGS_IN_NOISE = 2.0
 
 #: Beyond this many tolerances, a network that loses itself in rounding is not to be excused by it.
 LARGEST_ALLOWANCE = 10.0
@@ -64,7 +64,7 @@ def held_to(variant: Variant, rounding: float, spread: float, half_rounding: flo
     no float32 runtime can be expected to be closer to PyTorch than PyTorch is to itself.
 
     ``half_rounding`` is the noise of PyTorch's own float16, see :func:`vitexport.rounding.float16_noise`, for a variant
-    in float16: where PyTorch itself does not keep the tolerance, twice what PyTorch is off is allowed.
+    in float16, which is allowed twice as much.
 
     ``spread`` is the :func:`contrast` of the photos. Where it is less than ``CONTRAST_IN_TOLERANCES`` of a precision
     that loses bits, the tolerance is tightened until it is as many, so that agreement proves something, down to
@@ -73,11 +73,16 @@ def held_to(variant: Variant, rounding: float, spread: float, half_rounding: flo
     if variant.metric == "drift":
         allowance = min(ROUNDINGS * rounding, LARGEST_ALLOWANCE * variant.tolerance)
         return replace(variant, tolerance=max(variant.tolerance, allowance))
-    if half_rounding > variant.tolerance:
-        allowance = min(HALF_ROUNDINGS * half_rounding, LARGEST_ALLOWANCE * variant.tolerance)
-        variant = replace(variant, tolerance=allowance)
+    variant = replace(variant, tolerance=noise_of_roundings(half_rounding, variant.tolerance))
     provable = max(spread / CONTRAST_IN_TOLERANCES[variant.metric], TIGHTEST * variant.tolerance)
     return replace(variant, tolerance=min(variant.tolerance, provable))
+
+
+def noise_of_roundings(own: float, tolerance: float) -> float:
+    """Noise that passes where PyTorch's own rounding leaves ``own``: at least ``tolerance``, at most
+    :data:`LARGEST_ALLOWANCE` of it. NaN allows nothing more."""
+    allowance = min(ROUNDINGS_IN_NOISE * own, LARGEST_ALLOWANCE * tolerance)
+    return allowance if allowance > tolerance else tolerance
 
 
 def drift(a: NDArray[np.floating], b: NDArray[np.floating], meaning: Meaning = "logits") -> float:
