@@ -3,10 +3,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 TESTS = Path(__file__).parent
 TINY = f"{TESTS / 'models.py'}:tiny"
@@ -31,3 +35,21 @@ def vitexport(tmp_path: Path) -> Command:
         )
 
     return run
+
+
+@pytest.fixture(scope="module")
+def demo_url() -> Iterator[str]:
+    """The demo page, built with test bundles and served."""
+    import demo_page
+
+    with demo_page.served(demo_page.built()[0]) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """With a camera that plays the demo's clip, and without a GPU."""
+    import demo_page
+
+    with demo_page.with_camera() as launched:
+        yield launched

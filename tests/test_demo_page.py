@@ -43,23 +43,10 @@ ATTEMPT = "() => fetch('https://example.com/').then(() => 'reached', (error) => 
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with demo_page.served(demo_page.built()[0]) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """With a camera, and without a GPU."""
-    with demo_page.with_camera() as launched:
-        yield launched
-
-
-@pytest.fixture(scope="module")
-def still(chromium: Browser, url: str) -> Iterator[Page]:
+def still(chromium: Browser, demo_url: str) -> Iterator[Page]:
     """The sample, which holds still for visitors who want that."""
     with demo_page.fresh_page(chromium, reduced_motion="reduce", viewport={"width": 1280, "height": 900}) as page:
-        page.goto(f"{url}?source=sample")
+        page.goto(f"{demo_url}?source=sample")
         running(page)
         yield page
 
@@ -105,9 +92,9 @@ def choose(page: Page, mode: str) -> Picture:
 # ------------------------------------------------------------------------------------------------------- what it does
 
 
-def test_a_camera_that_is_allowed_is_blurred_without_a_click(chromium: Browser, url: str):
+def test_a_camera_that_is_allowed_is_blurred_without_a_click(chromium: Browser, demo_url: str):
     with demo_page.fresh_page(chromium, permissions=["camera"]) as page:
-        page.goto(url)
+        page.goto(demo_url)
         running(page)
         assert page.locator("#source-name").inner_text().endswith("clip.y4m")
         assert page.locator("#mirror").is_checked()
@@ -192,10 +179,10 @@ def test_mirror_turns_left_and_right(still: Page):
     still.locator("#mirror").uncheck()
 
 
-def test_pictures_come_by_choosing_and_by_pasting(chromium: Browser, url: str, tmp_path: Path):
+def test_pictures_come_by_choosing_and_by_pasting(chromium: Browser, demo_url: str, tmp_path: Path):
     PILImage.new("RGB", (120, 80), (10, 200, 30)).save(tmp_path / "green.png")
     with demo_page.fresh_page(chromium) as page:
-        page.goto(f"{url}?model=tiny_mask")
+        page.goto(f"{demo_url}?model=tiny_mask")
         page.locator("#file").set_input_files(tmp_path / "green.png")
         running(page)
         assert page.locator("#source-name").inner_text() == "green.png"
@@ -214,9 +201,9 @@ def test_pictures_come_by_choosing_and_by_pasting(chromium: Browser, url: str, t
         assert shown(page).max() < SAME
 
 
-def test_a_recording_is_a_video_that_the_page_itself_opens(chromium: Browser, url: str, tmp_path: Path):
+def test_a_recording_is_a_video_that_the_page_itself_opens(chromium: Browser, demo_url: str, tmp_path: Path):
     with demo_page.fresh_page(chromium, permissions=["camera"]) as page:
-        page.goto(f"{url}?model=tiny_mask")
+        page.goto(f"{demo_url}?model=tiny_mask")
         running(page)
         page.locator("#record").click()
         page.locator("#record[aria-pressed=true]").wait_for()
@@ -230,9 +217,9 @@ def test_a_recording_is_a_video_that_the_page_itself_opens(chromium: Browser, ur
         until(page, lambda found: found["page"]["source"] == "video" and (found["stats"] or {}).get("shown", 0) > 2)
 
 
-def test_a_track_for_calls_carries_frames(chromium: Browser, url: str):
+def test_a_track_for_calls_carries_frames(chromium: Browser, demo_url: str):
     with demo_page.fresh_page(chromium, permissions=["camera"]) as page:
-        page.goto(f"{url}?model=tiny_mask")
+        page.goto(f"{demo_url}?model=tiny_mask")
         running(page)
         size = page.evaluate(
             """async () => {
@@ -247,7 +234,7 @@ def test_a_track_for_calls_carries_frames(chromium: Browser, url: str):
     assert tuple(size) == demo_page.CLIP_SIZE
 
 
-def test_frames_that_come_too_fast_are_dropped_and_never_queued(chromium: Browser, url: str):
+def test_frames_that_come_too_fast_are_dropped_and_never_queued(chromium: Browser, demo_url: str):
     flood = """const every = setInterval;
         globalThis.setInterval = (work) => every(work, 1);
         globalThis.pushed = 0;
@@ -258,7 +245,7 @@ def test_frames_that_come_too_fast_are_dropped_and_never_queued(chromium: Browse
         };"""
     with demo_page.fresh_page(chromium, service_workers="block") as page:
         page.add_init_script(flood)
-        page.goto(f"{url}?source=sample&model=tiny_mask")
+        page.goto(f"{demo_url}?source=sample&model=tiny_mask")
         running(page)
         until(page, lambda found: found["page"]["droppedFrames"] > 100)  # they do come too fast
         counted = []
@@ -285,12 +272,12 @@ def test_a_still_is_saved_as_it_is_shown(still: Page):
 # ------------------------------------------------------------------------------------------------ models, instruments
 
 
-def test_models_are_those_that_are_listed_and_a_licence_is_shown(chromium: Browser, url: str):
+def test_models_are_those_that_are_listed_and_a_licence_is_shown(chromium: Browser, demo_url: str):
     listed = json.loads((demo_page.built()[0] / "models" / "models.json").read_text())
     listed["models"][1] |= {"id": "other", "licence": "NVIDIA Source Code License (non-commercial)"}
     with demo_page.fresh_page(chromium, service_workers="block") as page:
         page.route("**/models.json", lambda route: route.fulfill(json=listed))
-        page.goto(url)
+        page.goto(demo_url)
         page.locator("#model option").first.wait_for(state="attached")
         offered = page.locator("#model option").all_text_contents()
         page.locator("#advanced summary").click()
@@ -300,11 +287,11 @@ def test_models_are_those_that_are_listed_and_a_licence_is_shown(chromium: Brows
     assert [text.split(" · ")[0] for text in offered] == ["selfie", "other"]
 
 
-def test_a_bundle_of_ones_own_runs_and_one_without_a_person_is_refused(chromium: Browser, url: str):
+def test_a_bundle_of_ones_own_runs_and_one_without_a_person_is_refused(chromium: Browser, demo_url: str):
     ours = web_bundles.whole("tiny_mask", ("fp32",)).directory
     without = web_bundles.whole("tiny", ("fp32",), runtime="none").directory
     with demo_page.fresh_page(chromium) as page:
-        page.goto(f"{url}?source=sample")
+        page.goto(f"{demo_url}?source=sample")
         running(page)
         page.locator("#advanced summary").click()
         page.locator("#bundle").set_input_files(ours)
@@ -316,9 +303,9 @@ def test_a_bundle_of_ones_own_runs_and_one_without_a_person_is_refused(chromium:
         named(page, "selfie")
 
 
-def test_precision_and_step_can_be_chosen_and_the_ladder_says_why(chromium: Browser, url: str):
+def test_precision_and_step_can_be_chosen_and_the_ladder_says_why(chromium: Browser, demo_url: str):
     with demo_page.fresh_page(chromium) as page:
-        page.goto(f"{url}?source=sample&step=wasm-2d&precision=fp32")
+        page.goto(f"{demo_url}?source=sample&step=wasm-2d&precision=fp32")
         running(page)
         page.locator("#advanced summary").click()
         chosen = page.locator("#ladder [aria-current]").inner_text()
@@ -329,9 +316,9 @@ def test_precision_and_step_can_be_chosen_and_the_ladder_says_why(chromium: Brow
         page.locator("#ladder", has_text="this browser found no WebGPU adapter").wait_for(timeout=LOAD_MS)
 
 
-def test_the_instruments_split_the_cold_start_and_the_report_says_all_of_it(chromium: Browser, url: str):
+def test_the_instruments_split_the_cold_start_and_the_report_says_all_of_it(chromium: Browser, demo_url: str):
     with demo_page.fresh_page(chromium, permissions=["clipboard-read", "clipboard-write"]) as page:
-        page.goto(f"{url}?source=sample")
+        page.goto(f"{demo_url}?source=sample")
         running(page)
         page.locator("#instruments summary").click()
         page.locator("#stages tbody tr").first.wait_for(timeout=LOAD_MS)
@@ -358,11 +345,11 @@ def test_the_instruments_split_the_cold_start_and_the_report_says_all_of_it(chro
     assert report["stats"]["stages"]["medianMs"]["inference"] > 0
 
 
-def test_a_visit_fetches_one_build_of_the_runtime_and_one_variant_of_one_model(chromium: Browser, url: str):
+def test_a_visit_fetches_one_build_of_the_runtime_and_one_variant_of_one_model(chromium: Browser, demo_url: str):
     with demo_page.fresh_page(chromium, service_workers="block") as page:
         asked: list[str] = []
-        page.context.on("request", lambda request: asked.append(request.url.removeprefix(url)))
-        page.goto(f"{url}?source=sample")
+        page.context.on("request", lambda request: asked.append(request.url.removeprefix(demo_url)))
+        page.goto(f"{demo_url}?source=sample")
         running(page)
     # Threads of WebAssembly ask for the same files again, from the browser's cache.
     of = {end: {path for path in asked if path.endswith(end)} for end in (".mjs", ".wasm", ".onnx")}
@@ -372,9 +359,9 @@ def test_a_visit_fetches_one_build_of_the_runtime_and_one_variant_of_one_model(c
     assert not [path for path in asked if "tiny_mask" in path]
 
 
-def test_the_benchmark_runs_a_fixed_clip_and_prints_its_quantiles(chromium: Browser, url: str):
+def test_the_benchmark_runs_a_fixed_clip_and_prints_its_quantiles(chromium: Browser, demo_url: str):
     with demo_page.fresh_page(chromium) as page:
-        page.goto(f"{url}?bench=12&model=tiny_mask")
+        page.goto(f"{demo_url}?bench=12&model=tiny_mask")
         page.locator("body[data-bench=done]").wait_for(timeout=LOAD_MS)
         status, printed = page.locator("#bench-status").inner_text(), page.locator("#bench-report").inner_text()
     assert status.startswith("12 frames: p50 ")
@@ -396,9 +383,9 @@ def test_it_runs_below_any_path_of_a_host_that_sends_no_policy(chromium: Browser
         running(page)
 
 
-def test_the_policy_lets_neither_page_nor_worker_reach_another_host(chromium: Browser, url: str):
+def test_the_policy_lets_neither_page_nor_worker_reach_another_host(chromium: Browser, demo_url: str):
     with demo_page.fresh_page(chromium) as page:
-        page.goto(f"{url}?source=sample&model=tiny_mask")
+        page.goto(f"{demo_url}?source=sample&model=tiny_mask")
         running(page)
         page.evaluate(WATCH)
         assert "Failed to fetch" in page.evaluate(ATTEMPT)
@@ -411,23 +398,23 @@ def test_the_policy_lets_neither_page_nor_worker_reach_another_host(chromium: Br
         )
 
 
-def test_nothing_is_asked_of_another_host(chromium: Browser, url: str):
+def test_nothing_is_asked_of_another_host(chromium: Browser, demo_url: str):
     with demo_page.fresh_page(chromium, permissions=["camera"]) as page:
         asked: list[str] = []
         page.context.on("request", lambda request: asked.append(request.url))
-        page.goto(f"{url}?model=tiny_mask")
+        page.goto(f"{demo_url}?model=tiny_mask")
         running(page)
     assert len(asked) > 8
-    assert all(address.startswith((url, "blob:", "data:")) for address in asked)
+    assert all(address.startswith((demo_url, "blob:", "data:")) for address in asked)
 
 
-def test_the_second_visit_needs_no_network(chromium: Browser, url: str):
+def test_the_second_visit_needs_no_network(chromium: Browser, demo_url: str):
     with demo_page.fresh_page(chromium) as page:
-        page.goto(f"{url}?source=sample")
+        page.goto(f"{demo_url}?source=sample")
         running(page)
         page.locator("#kept").wait_for(timeout=LOAD_MS)
         page.context.set_offline(True)
-        page.goto(f"{url}?source=sample&again")
+        page.goto(f"{demo_url}?source=sample&again")
         running(page)
         assert page.evaluate("navigator.serviceWorker.controller !== null")
         assert page.evaluate("crossOriginIsolated")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,18 +18,6 @@ AXE = (demo_page.DEMO / "node_modules" / "axe-core" / "axe.min.js").read_text()
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
 
 
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with demo_page.served(demo_page.built()[0]) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with demo_page.with_camera() as launched:
-        yield launched
-
-
 def violations(page: Page) -> list[str]:
     """All of axe's rules, best practices too: each as the rule, and what breaks it."""
     page.evaluate(f"() => {{ {AXE} }}")
@@ -42,10 +29,10 @@ def violations(page: Page) -> list[str]:
 
 @pytest.mark.parametrize(("scheme", "viewport"), [("light", DESKTOP), ("dark", PHONE)], ids=["light", "dark"])
 def test_axe_finds_nothing_before_during_and_after_a_trouble(
-    chromium: Browser, url: str, scheme: str, viewport: dict[str, int]
+    chromium: Browser, demo_url: str, scheme: str, viewport: dict[str, int]
 ):
     with demo_page.fresh_page(chromium, color_scheme=scheme, viewport=viewport) as page:
-        page.goto(f"{url}?model=tiny_mask")
+        page.goto(f"{demo_url}?model=tiny_mask")
         page.locator("#welcome").wait_for()
         assert violations(page) == []
         page.locator("#start-sample").click()
@@ -62,17 +49,17 @@ def test_axe_finds_nothing_before_during_and_after_a_trouble(
         assert violations(page) == []
 
 
-def test_axe_is_not_deaf(chromium: Browser, url: str):
+def test_axe_is_not_deaf(chromium: Browser, demo_url: str):
     with demo_page.fresh_page(chromium) as page:
-        page.goto(f"{url}?model=tiny_mask")
+        page.goto(f"{demo_url}?model=tiny_mask")
         page.locator("#welcome").wait_for()
         page.evaluate("document.querySelector('label[for=strength]').remove()")
         assert any(line.startswith("label: ") for line in violations(page))
 
 
-def test_everything_is_reached_and_worked_by_keys(chromium: Browser, url: str):
+def test_everything_is_reached_and_worked_by_keys(chromium: Browser, demo_url: str):
     with demo_page.fresh_page(chromium) as page:
-        page.goto(f"{url}?model=tiny_mask")
+        page.goto(f"{demo_url}?model=tiny_mask")
         page.locator("#welcome").wait_for()
         focused = "(document.activeElement.id || document.activeElement.className || document.activeElement.tagName)"
         page.keyboard.press("Tab")
@@ -103,9 +90,9 @@ def test_everything_is_reached_and_worked_by_keys(chromium: Browser, url: str):
 
 
 @pytest.mark.parametrize("viewport", [PHONE, {"width": 320, "height": 568}], ids=["360", "320"])
-def test_nothing_is_wider_than_a_phone(chromium: Browser, url: str, viewport: dict[str, int]):
+def test_nothing_is_wider_than_a_phone(chromium: Browser, demo_url: str, viewport: dict[str, int]):
     with demo_page.fresh_page(chromium, viewport=viewport, has_touch=True, is_mobile=True) as page:
-        page.goto(f"{url}?model=tiny_mask")
+        page.goto(f"{demo_url}?model=tiny_mask")
         page.locator("#welcome").wait_for()
         fits = "document.documentElement.scrollWidth <= innerWidth"
         assert page.evaluate(fits)
@@ -117,11 +104,11 @@ def test_nothing_is_wider_than_a_phone(chromium: Browser, url: str, viewport: di
         assert page.evaluate(fits)
 
 
-def test_the_sample_holds_still_for_those_who_want_it_and_moves_for_others(chromium: Browser, url: str):
+def test_the_sample_holds_still_for_those_who_want_it_and_moves_for_others(chromium: Browser, demo_url: str):
     counts = {}
     for motion in ("reduce", "no-preference"):
         with demo_page.fresh_page(chromium, reduced_motion=motion) as page:
-            page.goto(f"{url}?model=tiny_mask&source=sample")
+            page.goto(f"{demo_url}?model=tiny_mask&source=sample")
             running(page)
             page.wait_for_timeout(1000)
             first = report(page)["stats"]["shown"]
@@ -131,7 +118,7 @@ def test_the_sample_holds_still_for_those_who_want_it_and_moves_for_others(chrom
     assert counts["no-preference"] > 0
 
 
-def test_what_the_page_does_is_said_aloud(chromium: Browser, url: str):
+def test_what_the_page_does_is_said_aloud(chromium: Browser, demo_url: str):
     with demo_page.fresh_page(chromium, service_workers="block") as page:
         page.add_init_script(
             """addEventListener('DOMContentLoaded', () => {
@@ -140,7 +127,7 @@ def test_what_the_page_does_is_said_aloud(chromium: Browser, url: str):
                 new MutationObserver(() => said.push(line.textContent)).observe(line, { childList: true });
             });"""
         )
-        page.goto(f"{url}?model=tiny_mask&source=sample")
+        page.goto(f"{demo_url}?model=tiny_mask&source=sample")
         running(page)
         said = page.evaluate("said")
         assert page.locator("#status").get_attribute("aria-live") == "polite"

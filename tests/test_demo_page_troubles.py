@@ -17,19 +17,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 
 
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with demo_page.served(demo_page.built()[0]) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """With a camera, and without a GPU."""
-    with demo_page.with_camera() as launched:
-        yield launched
-
-
 @pytest.fixture
 def page(chromium: Browser) -> Iterator[Page]:
     """Nothing is allowed yet. Without a service worker, so that every file is asked for where the test sees it."""
@@ -51,8 +38,8 @@ def choose_way(page: Page, label: str) -> None:
 # --------------------------------------------------------------------------------------------------------- the camera
 
 
-def test_a_camera_that_is_not_allowed(page: Page, url: str):
-    page.goto(f"{url}?model=tiny_mask")
+def test_a_camera_that_is_not_allowed(page: Page, demo_url: str):
+    page.goto(f"{demo_url}?model=tiny_mask")
     page.locator("#start-camera").click()
     what, following, ways = trouble(page)
     assert what == "The camera was not allowed."
@@ -64,9 +51,9 @@ def test_a_camera_that_is_not_allowed(page: Page, url: str):
     assert not page.locator("#trouble").is_visible()
 
 
-def test_no_camera_and_the_sample_instead(url: str):
+def test_no_camera_and_the_sample_instead(demo_url: str):
     with headless.browser() as without_camera, demo_page.fresh_page(without_camera, permissions=["camera"]) as page:
-        page.goto(f"{url}?model=tiny_mask&source=camera")
+        page.goto(f"{demo_url}?model=tiny_mask&source=camera")
         what, following, _ = trouble(page)
         assert what == "There is no camera here."
         assert following == "Connect one and try again, or use a sample, a picture or a video instead."
@@ -82,21 +69,21 @@ def test_no_camera_and_the_sample_instead(url: str):
         ("AbortError", "The camera gave no picture."),
     ],
 )
-def test_what_a_camera_refuses_for(page: Page, url: str, name: str, sentence: str):
+def test_what_a_camera_refuses_for(page: Page, demo_url: str, name: str, sentence: str):
     """These no browser can be brought to without a driver: the browser's refusal itself is put in its place."""
     refuse = f"() => Promise.reject(new DOMException('said so', '{name}'))"
     page.add_init_script(f"navigator.mediaDevices.getUserMedia = {refuse}")
-    page.goto(f"{url}?model=tiny_mask&source=camera")
+    page.goto(f"{demo_url}?model=tiny_mask&source=camera")
     assert trouble(page)[0] == sentence
 
 
-def test_a_camera_that_is_pulled_out(page: Page, url: str):
+def test_a_camera_that_is_pulled_out(page: Page, demo_url: str):
     page.add_init_script(
         """const given = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
         navigator.mediaDevices.getUserMedia = async (asked) => (globalThis.stream = await given(asked));"""
     )
     page.context.grant_permissions(["camera"])
-    page.goto(f"{url}?model=tiny_mask")
+    page.goto(f"{demo_url}?model=tiny_mask")
     running(page)
     # `stop()` fires no event; a device that is gone fires this one.
     page.evaluate("stream.getTracks().forEach((track) => (track.stop(), track.dispatchEvent(new Event('ended'))))")
@@ -111,9 +98,9 @@ def test_a_camera_that_is_pulled_out(page: Page, url: str):
 # ---------------------------------------------------------------------------------------------------------- the files
 
 
-def test_a_file_that_is_neither_picture_nor_video(page: Page, url: str):
+def test_a_file_that_is_neither_picture_nor_video(page: Page, demo_url: str):
     text = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"hello"}
-    page.goto(f"{url}?model=tiny_mask")
+    page.goto(f"{demo_url}?model=tiny_mask")
     page.locator("#file").set_input_files(text)
     assert trouble(page)[0] == ("notes.txt cannot be read as a picture or a video. Try a PNG, JPEG, WebP, MP4 or WebM.")
     choose_way(page, "Show a sample")
@@ -124,8 +111,8 @@ def test_a_file_that_is_neither_picture_nor_video(page: Page, url: str):
     assert not page.locator("#trouble").is_visible()
 
 
-def test_files_that_are_no_bundle(page: Page, url: str):
-    page.goto(f"{url}?model=tiny_mask&source=sample")
+def test_files_that_are_no_bundle(page: Page, demo_url: str):
+    page.goto(f"{demo_url}?model=tiny_mask&source=sample")
     running(page)
     page.evaluate(
         """() => {
@@ -138,11 +125,11 @@ def test_files_that_are_no_bundle(page: Page, url: str):
     running(page)
 
 
-def test_a_model_that_is_not_there_and_another_instead(page: Page, url: str):
+def test_a_model_that_is_not_there_and_another_instead(page: Page, demo_url: str):
     page.route("**/tiny_mask/*.onnx", lambda route: route.fulfill(status=404))
-    page.goto(f"{url}?model=tiny_mask&source=sample")
+    page.goto(f"{demo_url}?model=tiny_mask&source=sample")
     what, following, ways = trouble(page)
-    assert what == f"{url}models/tiny_mask/model_fp32.onnx answered 404."
+    assert what == f"{demo_url}models/tiny_mask/model_fp32.onnx answered 404."
     assert following.startswith("Check the connection and load the model again")
     assert ways == ["Try again", "Use the default model"]
     choose_way(page, "Use the default model")
@@ -150,7 +137,7 @@ def test_a_model_that_is_not_there_and_another_instead(page: Page, url: str):
     assert page.locator("#model").input_value() == "selfie"
 
 
-def test_a_damaged_model_and_the_whole_one_at_the_next_attempt(page: Page, url: str):
+def test_a_damaged_model_and_the_whole_one_at_the_next_attempt(page: Page, demo_url: str):
     broken = [True]
 
     def damage(route: Route) -> None:
@@ -159,7 +146,7 @@ def test_a_damaged_model_and_the_whole_one_at_the_next_attempt(page: Page, url: 
         route.fulfill(body=bytes(content))
 
     page.route("**/tiny_mask/*.onnx", damage)
-    page.goto(f"{url}?model=tiny_mask&source=sample")
+    page.goto(f"{demo_url}?model=tiny_mask&source=sample")
     what, _, ways = trouble(page)
     assert "'model_fp32.onnx' is damaged: its SHA-256 is not the one in manifest.json." in what
     assert ways == ["Try again", "Use the default model"]
@@ -168,9 +155,9 @@ def test_a_damaged_model_and_the_whole_one_at_the_next_attempt(page: Page, url: 
     running(page)
 
 
-def test_no_list_of_models(page: Page, url: str):
+def test_no_list_of_models(page: Page, demo_url: str):
     page.route("**/models.json", lambda route: route.fulfill(status=404))
-    page.goto(url)
+    page.goto(demo_url)
     what, _, ways = trouble(page)
     assert what == "The list of models answered 404. Was the page deployed whole?"
     page.unroute("**/models.json")
@@ -180,9 +167,9 @@ def test_no_list_of_models(page: Page, url: str):
     assert page.locator("#start-camera").is_visible()
 
 
-def test_an_engine_that_cannot_be_loaded(page: Page, url: str):
+def test_an_engine_that_cannot_be_loaded(page: Page, demo_url: str):
     page.route("**/assets/worker-*.js", lambda route: route.fulfill(status=404))
-    page.goto(f"{url}?model=tiny_mask&source=sample")
+    page.goto(f"{demo_url}?model=tiny_mask&source=sample")
     what, following, _ = trouble(page)
     assert what == "The engine stopped."
     assert following.startswith("The browser says: its file could not be loaded.")
@@ -194,8 +181,8 @@ def test_an_engine_that_cannot_be_loaded(page: Page, url: str):
 # ---------------------------------------------------------------------------------------------------------- the device
 
 
-def test_no_webgpu_where_it_was_asked_for_goes_on_without_it(page: Page, url: str):
-    page.goto(f"{url}?model=tiny_mask&source=sample&step=webgpu-fp32")
+def test_no_webgpu_where_it_was_asked_for_goes_on_without_it(page: Page, demo_url: str):
+    page.goto(f"{demo_url}?model=tiny_mask&source=sample&step=webgpu-fp32")
     running(page)
     page.locator("#advanced summary").click()
     assert "this browser found no WebGPU adapter" in page.locator("#ladder").inner_text()
@@ -205,27 +192,27 @@ def test_no_webgpu_where_it_was_asked_for_goes_on_without_it(page: Page, url: st
     )
 
 
-def test_a_precision_that_the_model_lacks_is_not_offered(page: Page, url: str):
-    page.goto(f"{url}?model=tiny_mask&source=sample&precision=w4")
+def test_a_precision_that_the_model_lacks_is_not_offered(page: Page, demo_url: str):
+    page.goto(f"{demo_url}?model=tiny_mask&source=sample&precision=w4")
     running(page)
     assert page.locator("#precision option").all_text_contents() == ["Automatic", "fp32"]
 
 
-def test_out_of_memory(url: str):
+def test_out_of_memory(demo_url: str):
     """WebAssembly gets a megabyte: what a phone does with too many tabs."""
     with (
         headless.browser("--js-flags=--wasm-max-mem-pages=16") as small,
         demo_page.fresh_page(small, service_workers="block") as page,
     ):
-        page.goto(f"{url}?model=tiny_mask&source=sample")
+        page.goto(f"{demo_url}?model=tiny_mask&source=sample")
         what, following, ways = trouble(page)
         assert "memory" in what.lower()
         assert following == "Close other tabs, or choose a smaller model."
         assert ways == ["Start again", "Use the default model"]
 
 
-def test_a_hidden_tab_computes_nothing_and_says_so(page: Page, url: str):
-    page.goto(f"{url}?model=tiny_mask&source=sample")
+def test_a_hidden_tab_computes_nothing_and_says_so(page: Page, demo_url: str):
+    page.goto(f"{demo_url}?model=tiny_mask&source=sample")
     running(page)
     turn = """(state) => {
         Object.defineProperty(document, 'visibilityState', { get: () => state, configurable: true });
@@ -241,13 +228,13 @@ def test_a_hidden_tab_computes_nothing_and_says_so(page: Page, url: str):
     assert page.locator("#status").inner_text() == ""
 
 
-def test_a_lost_gpu_comes_back_by_itself(url: str):
+def test_a_lost_gpu_comes_back_by_itself(demo_url: str):
     """The tiny network on WebGPU, and a small picture: a software adapter pays for each pixel."""
     with (
         demo_page.with_camera(gpu=True) as launched,
         demo_page.fresh_page(launched, permissions=["camera"], service_workers="block") as page,
     ):
-        page.goto(f"{url}?model=tiny_mask&step=webgpu-fp32")
+        page.goto(f"{demo_url}?model=tiny_mask&step=webgpu-fp32")
         running(page)
         page.evaluate("backgroundBlur.loseDevice()")
         page.locator("#notice", has_text="The GPU was lost").wait_for(timeout=LOAD_MS)
