@@ -2,12 +2,13 @@
 
 A machine's speed drifts by more than most changes to a network are worth: clocks, heat, neighbours. So both are loaded
 in one process and run in turn, which of a pair goes first alternating; what drifts slowly hits both halves of a pair
-alike and leaves their ratio. The figure is the median of the pairs' ratios, with the interval that the pairs themselves
-give it (:mod:`vitexport.spread`; a ratio's logarithm has the same ranks, so neither's distribution is assumed).
+alike and leaves their ratio.
 
 Where the two came to lie in memory is no property of theirs, but lasts as long as they are loaded (T. Mytkowicz et al.,
-Producing Wrong Data Without Doing Anything Obviously Wrong!, ASPLOS '09). So both are loaded ``ROUNDS`` times, the
-other one first each time.
+Producing Wrong Data Without Doing Anything Obviously Wrong!, ASPLOS '09), and neighbouring pairs are alike where a
+neighbour on the machine is. So both are loaded ``ROUNDS`` times, the other one first each time. A round's ratio is the
+median of its pairs'; the figure is the median of the rounds', with the interval that they give it
+(:mod:`vitexport.spread`): only they are independent of each other.
 """
 
 from __future__ import annotations
@@ -24,16 +25,15 @@ from vitexport.errors import BadRequest, RuntimeUnavailable
 from vitexport.progress import step
 from vitexport.proof import Cell, cells, opened
 
-#: Each of as many pairs as the single runs that a median is taken of (``bench.STEADY_RUNS``), or as the time allows.
-ROUNDS = 4
-PAIRS = 30
-BUDGET_S = 10.0
-
 #: "Faster" is said of an interval without 1 in it: of two files that are equal, wrongly once in a hundred times.
 CONFIDENCE = 0.99
 
-#: In each round, however slow they are: eight pairs are the fewest that have such an interval.
-FEWEST_PAIRS = 2
+#: The fewest that give an interval of such confidence: from the least to the largest of them.
+ROUNDS = 8
+
+#: In each round, or as many as the time allows, at least one.
+PAIRS = 16
+BUDGET_S = 5.0
 
 #: Inferences of each before its first pair: the cold one, and one that finds caches filled by the other.
 WARMING = 2
@@ -55,8 +55,8 @@ class Ratio:
     high: float | None = None
     confidence: float | None = None
     """Of the true median's lying in ``low..high``."""
-    pairs_ms: tuple[tuple[float, float], ...] = ()
-    """One's time and the other's, in order."""
+    rounds_ms: tuple[tuple[tuple[float, float], ...], ...] = ()
+    """One's time and the other's, pair by pair, in order; both were loaded anew for each round."""
     reason: str = ""
     """Why there is no figure."""
 
@@ -96,13 +96,13 @@ def compare(contest: Contest) -> Ratio:
     target = registry.target(contest.one.manifest.target)
     cell = contest.cell
     blank = Ratio(target.traits.name, cell.precision, cell.provider, contest.one.rung.size, threads=cell.threads)
-    pairs: list[tuple[float, float]] = []
+    rounds: list[list[tuple[float, float]]] = []
     try:
         with step("versus", f"{target.traits.name} {blank.size} {cell.precision} on {cell.provider}"):
             for number in range(ROUNDS):
-                device, more = _round(target, contest, other_first=number % 2 == 1)
-                pairs += more
-            return replace(_judged(blank, pairs), device=device.name, runtime=device.runtime)
+                device, pairs = _round(target, contest, other_first=number % 2 == 1)
+                rounds.append(pairs)
+            return replace(judged(blank, rounds), device=device.name, runtime=device.runtime)
     except RuntimeUnavailable as reason:
         return replace(blank, reason=str(reason))
 
@@ -132,7 +132,7 @@ def interleaved(one: Callable[[], float], other: Callable[[], float]) -> list[tu
     for _ in range(WARMING):
         one(), other()
     pairs: list[tuple[float, float]] = []
-    while len(pairs) < PAIRS and (len(pairs) < FEWEST_PAIRS or sum(map(sum, pairs)) < BUDGET_S * 1000):
+    while len(pairs) < PAIRS and sum(map(sum, pairs)) < BUDGET_S * 1000:
         if len(pairs) % 2:
             second = other()
             pairs.append((one(), second))
@@ -141,19 +141,20 @@ def interleaved(one: Callable[[], float], other: Callable[[], float]) -> list[tu
     return pairs
 
 
-def _judged(blank: Ratio, pairs: list[tuple[float, float]]) -> Ratio:
-    if not all(one > 0 and other > 0 for one, other in pairs):
+def judged(blank: Ratio, rounds: Sequence[Sequence[tuple[float, float]]]) -> Ratio:
+    """``blank`` with the figure of ``ROUNDS`` rounds. Raises ``RuntimeUnavailable`` where a run took no time."""
+    if not all(one > 0 and other > 0 for pairs in rounds for one, other in pairs):
         raise RuntimeUnavailable("its clock is too coarse for so small a network: some runs took no time by it")
-    ratios = [one / other for one, other in pairs]
+    ratios = [statistics.median(one / other for one, other in pairs) for pairs in rounds]
     found = spread.of_median(ratios, CONFIDENCE)
-    assert found is not None, "ROUNDS * FEWEST_PAIRS are enough for an interval"
+    assert found is not None, "ROUNDS are enough for an interval"
     return replace(
         blank,
         ratio=statistics.median(ratios),
         low=found.low,
         high=found.high,
         confidence=found.confidence,
-        pairs_ms=tuple(pairs),
+        rounds_ms=tuple(map(tuple, rounds)),
     )
 
 
@@ -166,7 +167,8 @@ def sentence(ratio: Ratio, one: str, other: str) -> str:
     told = "no difference is shown" if ratio.low <= 1 <= ratio.high else f"{one if ratio.high < 1 else other} is faster"
     return (
         f"{cell}: {one} takes {ratio.ratio:.3f} times as long as {other} "
-        f"({ratio.low:.3f}..{ratio.high:.3f} with {ratio.confidence:.1%} confidence, {len(ratio.pairs_ms)} pairs): "
+        f"({ratio.low:.3f}..{ratio.high:.3f} with {ratio.confidence:.1%} confidence, "
+        f"{sum(map(len, ratio.rounds_ms))} pairs): "
         f"{told}. {ratio.device}, {ratio.runtime}"
     )
 
