@@ -76,7 +76,8 @@ def test_a_device_of_the_pages_own_is_used_and_left_alone(elsewhere: Page) -> No
     lost = elsewhere.evaluate(
         """async () => {
             const { load } = await import('/models/tiny/vitexport.js');
-            const device = await (await navigator.gpu.requestAdapter()).requestDevice();
+            const adapter = await navigator.gpu.requestAdapter({ powerPreference: 'high-performance' });
+            const device = await adapter.requestDevice();
             const model = await load('/models/tiny/', { device, precision: 'fp32' });
             const { verdict } = await model.selfCheck();
             await model.dispose();
@@ -125,7 +126,8 @@ def test_on_buffers_of_the_gpu_it_answers_the_same_and_reads_nothing_back(elsewh
     answer = elsewhere.evaluate(
         """async () => {
             const { load } = await import('/models/tiny/vitexport.js');
-            const device = await (await navigator.gpu.requestAdapter()).requestDevice();
+            const adapter = await navigator.gpu.requestAdapter({ powerPreference: 'high-performance' });
+            const device = await adapter.requestDevice();
             const model = await load('/models/tiny/', { device, precision: 'fp32' });
             const { input_shape: shape, outputs: [output] } = model.info.rung;
             const values = Float32Array.from({ length: shape.reduce((a, b) => a * b) }, (_, i) => Math.sin(i));

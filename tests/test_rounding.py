@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -55,6 +56,25 @@ def test_float16_is_measured_once_and_alike_each_time() -> None:
 def test_what_float16_cannot_hold_excuses_nothing() -> None:
     source = capture(network(Answers(lambda y: torch.tanh(1e6 * (y.abs() + 1)) * y)), "overflowing", PROBES)
     assert rounding.float16_noise(source) == 0.0
+
+
+@pytest.mark.parametrize(
+    "answer", [lambda y: torch.tanh(1e-9 * (y / (y.abs() * 1e-9))), lambda y: 1 / (y * 1e-9)], ids=["hidden", "shown"]
+)
+def test_a_divisor_that_float16_takes_for_zero_excuses_nothing(answer: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    assert rounding.float16_noise(capture(network(Answers(answer)), "dividing", PROBES)) == 0.0
+
+
+def test_what_is_written_through_a_view_is_not_lost() -> None:
+    def assigned(y: torch.Tensor) -> torch.Tensor:
+        made = torch.zeros_like(y)
+        made[:, :3] = y[:, :3]
+        made[:, 3:] = 2 * y[:, 3:]
+        return made
+
+    source = capture(network(Answers(assigned)), "assigned", PROBES)
+    assert any(node.target is torch.ops.aten.copy_.default for node in source.program.graph.nodes)
+    assert 1e-5 < rounding.float16_noise(source) < 2e-3
 
 
 def test_what_stands_for_infinity_may_be() -> None:

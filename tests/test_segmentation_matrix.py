@@ -58,9 +58,9 @@ CELLS = [
 
 BROWSER = {"tflite": [pytest.mark.browser], "webgpu": [pytest.mark.browser]}
 
-#: Preset -> dB that are left on an adapter that adds up products in float16, too, where 42 are asked for. All have
-#: random weights, each layer of which magnifies what the last one rounded; trained ones keep more: MediaPipe's pass
-#: here, and ``digits_vit_tiny`` keeps 53 dB on digits (tests/test_half_webgpu.py).
+#: Preset -> dB that are left on an adapter that adds up products in float16, too, where 38 to 42 are asked for. All
+#: have random weights, each layer of which magnifies what the last one rounded; trained ones keep more: MediaPipe's
+#: pass here, and ``digits_vit_tiny`` keeps 53 dB on digits (tests/test_half_webgpu.py).
 KNOWN_IN_F16 = {"vit_tiny_seg": 37.7, "segformer_b0": 36.7, "mobilevit_deeplab_xxs": 35.4, "lraspp_mobilenet_v3": 36.9}
 
 

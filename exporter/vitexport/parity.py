@@ -45,7 +45,7 @@ SURE = 0.05
 #: two roundings apart on average, and both vary by a factor of two between photos and kernels.
 ROUNDINGS = 4.0
 
-#: Noise is an average, and hardly varies: two roundings, PyTorch's and the runtime's, at their worst add up.
+#: Of noise: at their worst two roundings, PyTorch's and the runtime's, add up.
 ROUNDINGS_IN_NOISE = 2.0
 
 #: Beyond this many tolerances, a network that loses itself in rounding is not to be excused by it.
@@ -73,9 +73,8 @@ def held_to(variant: Variant, rounding: float, spread: float, half_rounding: flo
     if variant.metric == "drift":
         allowance = min(ROUNDINGS * rounding, LARGEST_ALLOWANCE * variant.tolerance)
         return replace(variant, tolerance=max(variant.tolerance, allowance))
-    variant = replace(variant, tolerance=noise_of_roundings(half_rounding, variant.tolerance))
     provable = max(spread / CONTRAST_IN_TOLERANCES[variant.metric], TIGHTEST * variant.tolerance)
-    return replace(variant, tolerance=min(variant.tolerance, provable))
+    return replace(variant, tolerance=min(noise_of_roundings(half_rounding, variant.tolerance), provable))
 
 
 def noise_of_roundings(own: float, tolerance: float) -> float:

@@ -8,7 +8,7 @@ Where the two came to lie in memory is no property of theirs, but lasts as long 
 Producing Wrong Data Without Doing Anything Obviously Wrong!, ASPLOS '09), and neighbouring pairs are alike where a
 neighbour on the machine is. So both are loaded ``ROUNDS`` times, the other one first each time. A round's ratio is the
 median of its pairs'; the figure is the median of the rounds', with the interval that they give it
-(:mod:`vitexport.spread`): only they are independent of each other.
+(:mod:`vitexport.spread`): of all that is measured they come nearest to being independent.
 """
 
 from __future__ import annotations
@@ -123,17 +123,19 @@ def _round(target: Target, contest: Contest, *, other_first: bool) -> tuple[Devi
             _, other = load(contest.other)
         if session.device.needs:
             raise RuntimeUnavailable(f"latency needs {session.device.needs}")
-        return session.device, interleaved(one, other)
+        return session.device, interleaved(one, other, other_first=other_first)
     raise AssertionError("unreachable: the block above returns or raises")
 
 
-def interleaved(one: Callable[[], float], other: Callable[[], float]) -> list[tuple[float, float]]:
+def interleaved(
+    one: Callable[[], float], other: Callable[[], float], *, other_first: bool = False
+) -> list[tuple[float, float]]:
     """Pairs of times in ms, the first that is run alternating. Until there are ``PAIRS``, or ``BUDGET_S`` is spent."""
     for _ in range(WARMING):
         one(), other()
     pairs: list[tuple[float, float]] = []
     while len(pairs) < PAIRS and sum(map(sum, pairs)) < BUDGET_S * 1000:
-        if len(pairs) % 2:
+        if len(pairs) % 2 != other_first:
             second = other()
             pairs.append((one(), second))
         else:

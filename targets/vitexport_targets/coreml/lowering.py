@@ -283,10 +283,10 @@ def _finish(package: Path, rungs: Sequence[_Rung], plan: Plan, held: Precision) 
                 facts[unpacked_key(source.size)] = digest(read(_twin(rung, held.name)), "main")
         elif held.name == "fp32":
             written.append(_Written(package, floors.tolerance(source, held, noise(answer.snr_db))))
+            facts[tolerance_key(source.size)] = repr(written[-1].tolerance)  # gate A of the others goes by it
         else:
             written.append(_Written(package, held.tolerance))
         facts[f"vitexport.parity.{source.size}"] = str(answer)
-        facts[tolerance_key(source.size)] = repr(written[-1].tolerance)
         if rung.before:
             facts[layout_key(source.size)] = rung.before
     sealing.seal(package, spec, first, facts)
