@@ -9,7 +9,7 @@ edge.
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -100,8 +100,7 @@ def float16_noise(source: SourceModel) -> float:
 def _float16_noise(source: SourceModel) -> float:
     import torch
 
-    # Without what writes through views: those of a rounded copy are views of nothing.
-    rounded = _rounding_every_result(source.program.run_decompositions({}).module())
+    rounded = _rounding_every_result(source.program.module())
     dice = torch.Generator().manual_seed(0)
     exam = _exam(source)
     try:
@@ -152,9 +151,25 @@ def _rounding_every_result(program: torch.fx.GraphModule) -> torch.fx.Interprete
 
     class Rounding(torch.fx.Interpreter):  # type: ignore[misc]  # torch.fx is not typed
         def run_node(self, n: torch.fx.Node) -> Any:
-            return rounded(super().run_node(n))
+            result = super().run_node(n)
+            # What is written through a view must reach what it is a view of, so neither is exchanged for a copy.
+            match _alias(n):
+                case "view":
+                    return result
+                case "written":
+                    return result.copy_(rounded(result))
+            return rounded(result)
 
     return Rounding(program)
+
+
+def _alias(node: torch.fx.Node) -> Literal["view", "written"] | None:
+    """Whether an operator returns one of its operands, which has been rounded: a view of it, or what it wrote there."""
+    returns = node.target._schema.returns if hasattr(node.target, "_schema") else ()
+    found = [value.alias_info for value in returns if value.alias_info is not None]
+    if not found:
+        return None
+    return "written" if found[0].is_write else "view"
 
 
 def _dithered(values: torch.Tensor, dice: torch.Generator) -> torch.Tensor:
