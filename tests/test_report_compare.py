@@ -122,7 +122,7 @@ def test_a_stand_ins_times_are_nobodys() -> None:
     emulated = written.emulated(FP16)
     made = compared(emulated, latency(emulated, median_ms=1e6))
     (check,) = (c for cell in made.cells for c in cell.checks if c.figure == "latency" and c.verdict == "not run")
-    assert check.reason == "no device's times (needs a GPU: a software adapter stood in)"
+    assert check.reason == "no device's times (needs the hardware itself: software stood in for it)"
 
 
 def test_slower_runs_that_overlap_with_the_old_ones_are_no_verdict() -> None:

@@ -77,9 +77,8 @@ def unrun(made: Result, reason: str) -> Result:
 def emulated(made: Result) -> Result:
     """By an adapter that emulates a GPU."""
     latency = measured(3200.0, "google swiftshader (software adapter, not a device figure)", "in a browser", 3)
-    return replace(
-        made, latency=latency, device_verdict="not run", device_reason="needs a GPU: a software adapter stood in"
-    )
+    why = "needs the hardware itself: software stood in for it"
+    return replace(made, latency=latency, device_verdict="not run", device_reason=why)
 
 
 def evaluated(made: Result) -> Result:

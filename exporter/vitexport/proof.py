@@ -66,39 +66,43 @@ def exam(source: SourceModel, dynamic: tuple[Dynamic, ...] = ()) -> Exam:
 def prove(target: Target, bundle: Bundle, precision: str, provider: str, cases: tuple[Case, ...]) -> Proof:
     """Parity on ``cases``, then latency, in one session of the artifact's own runtime."""
     blank = blank_result(target, bundle, precision, provider)
-    where = f"{target.traits.name} {bundle.rung.size} {precision} on {provider}"
     try:
         with target.open(bundle, precision, provider) as session:
-            with step("parity", where):
-                asked = _affordable(cases) if session.device.software else cases
-                runs = [session.run(case.pixel_values) for case in asked]
-                judged = parity.verify(
-                    bundle.rung.outputs,
-                    [case.reference for case in asked],
-                    [run.outputs for run in runs],
-                    bundle.variant(precision),
-                    [case.name for case in asked],
-                    parity.contrast(bundle.rung.outputs, [c.reference for c in cases if c.kind == "photo"]),
-                )
-                judged = replace(judged, runtime=session.device.runtime)
-                if judged.verdict == "failed" and provider in target.traits.older:
-                    raise RuntimeUnavailable(f"{judged.runtime} computes it wrongly: {judged.reason}")
-                if isinstance(session, Gated):
-                    judged = _gated(judged, session.gates(asked, [run.outputs for run in runs], judged))
-            result = on_device(replace(blank, parity=judged, placement=session.placement), session.device)
-            if judged.verdict == "failed":
-                latency = Measurement("not run", reason="parity failed")
-            elif session.device.needs:
-                latency = Measurement("not run", reason=f"needs {session.device.needs}")
-            else:
-                with step("bench", where):
-                    single = [r for r, case in zip(runs, asked, strict=True) if case.kind in ("photo", "noise")]
-                    latency = bench.measure(session, cases[0].pixel_values, single)
-            return Proof(
-                replace(result, latency=latency), [(case, run.outputs) for case, run in zip(asked, runs, strict=True)]
-            )
+            return in_session(target, bundle, session, blank, cases)
     except RuntimeUnavailable as reason:
         return Proof(not_run(blank, str(reason)))
+
+
+def in_session(target: Target, bundle: Bundle, session: Session, blank: Result, cases: tuple[Case, ...]) -> Proof:
+    """Parity on ``cases``, then latency, of the cell ``blank``, which is loaded: on this machine, or on a device
+    attached to it. Raises ``RuntimeUnavailable``."""
+    where = f"{target.traits.name} {bundle.rung.size} {blank.precision} on {blank.provider}"
+    with step("parity", where):
+        asked = _affordable(cases) if session.device.software else cases
+        runs = [session.run(case.pixel_values) for case in asked]
+        judged = parity.verify(
+            bundle.rung.outputs,
+            [case.reference for case in asked],
+            [run.outputs for run in runs],
+            bundle.variant(blank.precision),
+            [case.name for case in asked],
+            parity.contrast(bundle.rung.outputs, [c.reference for c in cases if c.kind == "photo"]),
+        )
+        judged = replace(judged, runtime=session.device.runtime)
+        if judged.verdict == "failed" and blank.provider in target.traits.older:
+            raise RuntimeUnavailable(f"{judged.runtime} computes it wrongly: {judged.reason}")
+        if isinstance(session, Gated):
+            judged = _gated(judged, session.gates(asked, [run.outputs for run in runs], judged))
+    result = on_device(replace(blank, parity=judged, placement=session.placement), session.device)
+    if judged.verdict == "failed":
+        latency = Measurement("not run", reason="parity failed")
+    elif session.device.needs:
+        latency = Measurement("not run", reason=f"needs {session.device.needs}")
+    else:
+        with step("bench", where):
+            single = [r for r, case in zip(runs, asked, strict=True) if case.kind in ("photo", "noise")]
+            latency = bench.measure(session, cases[0].pixel_values, single)
+    return Proof(replace(result, latency=latency), [(case, run.outputs) for case, run in zip(asked, runs, strict=True)])
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,7 @@ def opened(target: Target, bundle: Bundle, cell: Cell) -> Session:
 def on_device(result: Result, device: Device) -> Result:
     """The verdict again, for the runtime and the hardware that users have."""
     if device.needs or device.software:
-        missing = device.needs or "a GPU: a software adapter stood in"
+        missing = device.needs or "the hardware itself: software stood in for it"
         return replace(result, device_verdict="not run", device_reason=f"needs {missing}")
     return replace(result, device_verdict=result.parity.verdict, device_reason=result.parity.reason)
 
