@@ -260,8 +260,8 @@ def test_without_adb_its_absence_is_said(made: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--device", "abd"], "Unknown device 'abd'. Did you mean 'adb'? Known: adb, browser."),
-        (["--serial", "x"], "--serial means nothing without --device adb."),
+        (["--device", "abd"], "Unknown device 'abd'. Did you mean 'adb'? Known: adb, browser, ios."),
+        (["--serial", "x"], "--serial means nothing without --device adb or ios."),
         (["--device", "adb", "--vs", "other"], "--vs and --sustained are for this machine"),
     ],
 )

@@ -661,7 +661,7 @@ class Traits:
     """Providers that show what is computed on the way (``taps`` of :meth:`Target.open`), the quickest first. A target
     that has any is :class:`Transparent`."""
     devices: tuple[str, ...] = ()
-    """Ways to reach a device that is attached to this machine, such as ``adb``. A target that has any is
+    """Ways to reach a device that is attached to this machine, ``adb`` or ``ios``. A target that has any is
     :class:`Attachable`."""
     threaded: tuple[str, ...] = ()
     """Providers that can be told how many threads to compute with. A target that has any is :class:`Threaded`."""
@@ -740,6 +740,8 @@ class Attachment:
     """What runs a file there, where no such thing comes with the device."""
     threads: tuple[int, ...] = ()
     """Empty: as the target finds right."""
+    team: str | None = None
+    """Whose signature a program needs there, where the device runs nothing unsigned."""
 
 
 @runtime_checkable

@@ -11,8 +11,13 @@ from vitexport.terminal import EXIT_CODES, Parser, Progress, print_json
 #: Minutes. A phone is as warm as it gets long before.
 LONGEST_SUSTAINED = 120.0
 
-#: What only one way to a device has a use for.
-_OPTIONS_OF = {"browser": ("lan", "port", "timeout", "devices", "name"), "adb": ("serial", "benchmark_model")}
+#: What only some ways to a device have a use for.
+_OPTIONS_OF = {
+    ("browser",): ("lan", "port", "timeout", "devices", "name"),
+    ("adb",): ("benchmark_model",),
+    ("ios",): ("team",),
+    ("adb", "ios"): ("serial",),
+}
 
 #: Beyond this many threads a number is a slip of the keyboard.
 MOST_THREADS = 1024
@@ -20,11 +25,11 @@ MOST_THREADS = 1024
 
 def run(arguments: list[str]) -> int:
     asked = _parser().parse_args(arguments)
-    for device, options in _OPTIONS_OF.items():
+    for devices, options in _OPTIONS_OF.items():
         given = [option for option in options if getattr(asked, option) is not None]
-        if given and asked.device != device:
-            named = given[0].replace("_", "-")
-            raise BadRequest(f"--{named} means nothing without --device {device}. Add that, or leave it out.")
+        if given and asked.device not in devices:
+            named, ways = given[0].replace("_", "-"), " or ".join(devices)
+            raise BadRequest(f"--{named} means nothing without --device {ways}. Add that, or leave it out.")
     if asked.device == "browser":
         return _on_devices(asked)
     threads = _threads(asked.threads)
@@ -52,7 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--device",
         metavar="WHERE",
-        help="browser: wait for one on any device; adb: the Android device that is attached. Filed in the report",
+        help="browser: wait for one on any device; adb: the Android device that is attached; ios: the iPhone or iPad "
+        "that is attached to this Mac. Filed in the report",
     )
     add(
         "--lan",
@@ -65,8 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--timeout", type=float, metavar="S", help="seconds to wait for all devices (default: 900)")
     add("--devices", type=int, metavar="N", help="how many to wait for, each at an address of its own (default: 1)")
     add("--name", action="append", metavar="NAME", help="what the report calls a device; repeat for more devices")
-    add("--serial", metavar="ID", help="with --device adb: which device, as `adb devices` calls it")
+    add("--serial", metavar="ID", help="with --device adb or ios: which, as `adb devices` or `devicectl` calls it")
     add("--benchmark-model", metavar="PATH", help="with --device adb: LiteRT's benchmark_model for the device")
+    add("--team", metavar="ID", help="with --device ios: the Apple developer team that signs what runs there")
     add("--json", action="store_true", help="print the results as JSON on standard output")
     return parser
 
@@ -111,13 +118,16 @@ def _on_this_host(asked: argparse.Namespace, threads: tuple[int, ...]) -> int:
 def _on_a_device(asked: argparse.Namespace, threads: tuple[int, ...]) -> int:
     if asked.vs is not None or asked.sustained is not None:
         raise BadRequest("--vs and --sustained are for this machine, not for --device. Leave one of them out.")
+    if asked.device == "ios" and threads:
+        raise BadRequest("--threads means nothing to --device ios: Core ML decides. Leave it out.")
     from vitexport.contract import Attachment
     from vitexport.devices import attached
     from vitexport.progress import listen
 
     program = None if asked.benchmark_model is None else Path(asked.benchmark_model)
     with listen(Progress()):
-        found = attached.measure(Path(asked.directory), Attachment(asked.device, asked.serial, program, threads))
+        attachment = Attachment(asked.device, asked.serial, program, threads, asked.team)
+        found = attached.measure(Path(asked.directory), attachment)
     if asked.json:
         print_json(found.results)
     else:

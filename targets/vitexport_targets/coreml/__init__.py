@@ -11,15 +11,18 @@ The float32 package is written whatever is asked for: every other one is proven 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from vitexport.contract import (
     Artifact,
+    Attachment,
     Bundle,
     ExportRequest,
     Lint,
     Need,
     Precision,
+    Result,
     Session,
     SourceModel,
     Traits,
@@ -73,6 +76,7 @@ class CoreMl:
         needs=(Need("python", "coremltools", "Run: pip install 'vitexport[coreml]'"),),
         options=("coreml_target", "image_input", "layout"),
         shows=("evaluator",),
+        devices=("ios",),
     )
 
     def lower(self, sources: tuple[SourceModel, ...], request: ExportRequest, into: Path) -> Artifact:
@@ -98,6 +102,11 @@ class CoreMl:
         from vitexport_targets.coreml.lint import lint
 
         return lint(bundle, precision)
+
+    def measure_attached(self, bundles: Sequence[Bundle], asked: Attachment) -> tuple[Result, ...]:
+        from vitexport_targets.coreml.ios.measure import measured
+
+        return measured(self, bundles, asked)
 
 
 TARGET = CoreMl()

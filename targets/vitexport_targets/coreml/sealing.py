@@ -29,12 +29,17 @@ def read_spec(package: Path) -> Any:
     return spec
 
 
-def seal(package: Path, spec: Any, source: SourceModel, facts: dict[str, str]) -> None:
-    """Write ``spec`` back, described, in the same bytes whenever it is made of the same source."""
-    _describe(spec.description, source, facts)
+def write_spec(package: Path, spec: Any) -> None:
+    """In the same bytes whenever it is the same."""
     path = package / _SPEC
     path.write_bytes(spec.SerializeToString(deterministic=True))
     path.chmod(0o644)  # coremltools leaves it readable by its owner alone
+
+
+def seal(package: Path, spec: Any, source: SourceModel, facts: dict[str, str]) -> None:
+    """Write ``spec`` back, described, in the same bytes whenever it is made of the same source."""
+    _describe(spec.description, source, facts)
+    write_spec(package, spec)
     (package / _STRAY).unlink(missing_ok=True)
     (package / _MANIFEST).write_text(_renamed(json.loads((package / _MANIFEST).read_text())), encoding="utf-8")
 

@@ -1,0 +1,217 @@
+"""Xcode's ``devicectl``: which iPhone or iPad is attached, what it is, and whether it can be used now.
+
+It writes JSON for programs (``devicectl --help``: the only form of its output that is promised to last). coremltools
+reads the same list and keeps less of it: neither what the device is called in the shop, nor whether it is one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vitexport.contract import Device
+from vitexport.errors import BadRequest, MissingToolchain
+
+#: The kinds that coremltools' runner is built for by the same scheme, as devicectl calls them.
+_KINDS = ("iPhone", "iPad")
+
+#: A phone that was just unlocked takes seconds to answer; one that is gone is given up by devicectl itself.
+_ASKING_S = 120.0
+
+_ELSEWHERE = (
+    "Without one, open the bundle's Package.swift in Xcode and take its result with `vitexport report DIR --add FILE`."
+)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A device as ``devicectl list devices`` tells of it."""
+
+    identifier: str
+    """devicectl's own name of it, a UUID."""
+    udid: str
+    kind: str
+    name: str
+    """As its owner calls it."""
+    model: str
+    """As the shop calls it, such as ``iPhone 16``."""
+    product: str
+    """As Apple numbers it, such as ``iPhone17,3``."""
+    system: str
+    build: str
+    pairing: str
+    tunnel: str
+    developer_mode: str
+    reality: str
+
+    @classmethod
+    def of(cls, entry: dict[str, Any]) -> Listed:
+        def text(section: str, key: str) -> str:
+            value = entry.get(section, {}).get(key, "")
+            return value if isinstance(value, str) else ""
+
+        hardware, properties, connection = "hardwareProperties", "deviceProperties", "connectionProperties"
+        return cls(
+            str(entry.get("identifier", "")),
+            text(hardware, "udid"),
+            text(hardware, "deviceType"),
+            text(properties, "name"),
+            text(hardware, "marketingName"),
+            text(hardware, "productType"),
+            text(properties, "osVersionNumber"),
+            text(properties, "osBuildUpdate"),
+            text(connection, "pairingState"),
+            text(connection, "tunnelState"),
+            text(properties, "developerModeStatus"),
+            text(hardware, "reality"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.identifier} {self.name}".strip()
+
+
+def attached(serial: str | None) -> Listed:
+    """The one iPhone or iPad that is attached, or the one of this identifier or UDID, connected and ready.
+
+    Raises ``MissingToolchain`` where there is no Xcode or no device that can be used, ``BadRequest`` where it is not
+    clear which.
+    """
+    if shutil.which("xcrun") is None:
+        raise MissingToolchain(f"--device ios needs a Mac with Xcode 15 to 26 ('xcrun' is not here). {_ELSEWHERE}")
+    found = _listed()
+    chosen = [each for each in found if serial is None or serial in (each.identifier, each.udid)]
+    if serial is None and any(each.tunnel != "unavailable" for each in chosen):
+        chosen = [each for each in chosen if each.tunnel != "unavailable"]  # paired long ago, and not here
+    if not found:
+        raise MissingToolchain(
+            "No iPhone or iPad is attached. Connect it by cable, unlock it, tap Trust, and see that `xcrun devicectl "
+            "list devices` lists it."
+        )
+    if not chosen:
+        raise BadRequest(f"No device has the identifier '{serial}'. Attached: {_names(found)}.")
+    if len(chosen) > 1:
+        raise BadRequest(f"{len(chosen)} devices are attached ({_names(chosen)}). Name one with --serial.")
+    return _ready(chosen[0])
+
+
+def _ready(one: Listed) -> Listed:
+    who = f"The device {one}"
+    if one.pairing != "paired":
+        raise MissingToolchain(f"{who} is not paired with this Mac. Unlock it, tap Trust, and run this again.")
+    if one.developer_mode != "enabled":
+        raise MissingToolchain(
+            f"{who} does not have Developer Mode on. Switch it on in Settings > Privacy & Security, restart the "
+            "device, and run this again."
+        )
+    if one.tunnel == "disconnected":  # as a device is until somebody asks it something; coremltools wants it connected
+        _run(["devicectl", "device", "info", "details", "--device", one.identifier])
+        one = next((each for each in _listed() if each.identifier == one.identifier), one)
+    if one.tunnel != "connected":
+        raise MissingToolchain(
+            f"{who} cannot be reached (its tunnel is '{one.tunnel}'). Connect it by cable, unlock it, and run this "
+            "again."
+        )
+    return one
+
+
+def described(one: Listed) -> Device:
+    """The device, without a runtime or a provider yet. Raises ``BadRequest`` where it does not say what it is.
+
+    Apple's tools run on Macs alone, so what answers elsewhere is a stand-in, whatever it says.
+    """
+    named = {"marketingName": one.model, "productType": one.product, "osVersionNumber": one.system}
+    if missing := [key for key, value in named.items() if not value]:
+        raise BadRequest(
+            f"The device {one} does not say what it is (no {', '.join(missing)} in devicectl's list), and figures of "
+            "nobody are filed nowhere. Attach another."
+        )
+    stands_in = one.reality != "physical" or sys.platform != "darwin"
+    system = "iPadOS" if one.kind == "iPad" else "iOS"
+    facts = {"os": f"{system} {one.system}", "build": one.build, "product": one.product}
+    return Device(
+        f"{one.model} (stand-in)" if stands_in else one.model,
+        "",
+        "",
+        software=stands_in,
+        facts={key: value for key, value in facts.items() if value},
+    )
+
+
+@contextmanager
+def on_path() -> Iterator[None]:
+    """With devicectl on PATH by its own name, as coremltools calls it, where Xcode alone knows where it is."""
+    before = os.environ.get("PATH", "")
+    if shutil.which("devicectl") is None:
+        done = _run(["--find", "devicectl"])
+        if done.returncode:
+            raise MissingToolchain(
+                f"Xcode has no devicectl ({_first(done.stderr)}). Install Xcode 15 to 26 and choose it with "
+                "`sudo xcode-select --switch /Applications/Xcode.app`."
+            )
+        os.environ["PATH"] = f"{before}{os.pathsep}{Path(done.stdout.strip()).parent}"
+    try:
+        yield
+    finally:
+        os.environ["PATH"] = before
+
+
+def uninstall(one: Listed, bundle_identifier: str) -> None:
+    """Take the app away again; a device that is gone keeps it."""
+    _run(["devicectl", "device", "uninstall", "app", "--device", one.identifier, bundle_identifier])
+
+
+def _listed() -> list[Listed]:
+    with tempfile.TemporaryDirectory(prefix="vitexport-ios-") as folder:
+        path = Path(folder) / "devices.json"
+        done = _run(["devicectl", "list", "devices", "--json-output", str(path)])
+        try:
+            told = json.loads(path.read_bytes())
+            entries = told["result"]["devices"]
+        except (OSError, ValueError, TypeError, KeyError):
+            raise MissingToolchain(
+                f"devicectl lists no devices ({_first(done.stderr or done.stdout)}). See that `xcrun devicectl list "
+                "devices` works; Xcode 15 is the first to have it."
+            ) from None
+    if entries and not any("hardwareProperties" in entry for entry in entries):
+        version = told.get("info", {}).get("version", "unknown")
+        raise MissingToolchain(
+            f"devicectl {version} lists devices in a form that coremltools does not read (Xcode 27 changed it). Choose "
+            "an older Xcode with `sudo xcode-select --switch`."
+        )
+    return [one for one in map(Listed.of, entries) if one.kind in _KINDS and one.identifier and one.udid]
+
+
+def _names(found: Sequence[Listed]) -> str:
+    return ", ".join(map(str, found))
+
+
+def _run(words: list[str]) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            ["xcrun", *words],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_ASKING_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise MissingToolchain("devicectl does not answer. Disconnect the device, and run this again.") from None
+    except OSError as error:
+        raise MissingToolchain(f"'xcrun' cannot be run ({error.strerror}). Install Xcode.") from None
+
+
+def _first(text: str) -> str:
+    """The first line that says something, for a sentence."""
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "it says nothing")
+    return "".join(c for c in line if c.isprintable())[:400].rstrip(".")

@@ -1,0 +1,306 @@
+"""An iPhone on a cable, driven through a stand-in for Xcode's tools: what coremltools sends it arrives, each trouble
+has its sentence, and no stand-in's figure is ever a device's."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("coremltools")
+
+import devicectl_stand_in as stand_in
+import models
+import written_reports as written
+from conftest import TESTS
+from vitexport import ExportRequest, Size, capture, export, photos, proof
+from vitexport import bundle as bundles
+from vitexport.bench import SOFTWARE_ADAPTER
+from vitexport.commands import COMMANDS
+from vitexport.contract import Attachment, Report, Result
+from vitexport.devices import attached
+from vitexport.errors import BadRequest, MissingToolchain, VitexportError, WorldFailed
+from vitexport.manifest import decode, encode, read_bundle
+from vitexport_targets.coreml import TARGET, inputs, names
+from vitexport_targets.coreml.evaluator import Evaluator
+from vitexport_targets.coreml.ios import devicectl, measure
+from vitexport_targets.coreml.ios.devicectl import Listed, described
+from vitexport_targets.coreml.ios.plain import write_plain
+from vitexport_targets.coreml.package import read
+
+TEAM = "A1B2C3D4E5"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export to Core ML that takes a picture and answers a label, with a report that has nothing of it."""
+    home = tmp_path_factory.mktemp("made")
+    (home / "coreml").mkdir()
+    exam = proof.exam(capture.capture(models.tiny(), "tiny", photos.probes(None)))
+    request = ExportRequest(model="tiny", targets=("coreml",), precisions=("fp16",))
+    artifact = TARGET.lower((exam.source,), request, home / "coreml")
+    bundles.complete(home / "coreml", "coreml", (exam,), artifact)
+    (home / "report.json").write_bytes(encode(written.report(written.result("onnx", "fp32"))))
+    return home
+
+
+@pytest.fixture
+def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The stand-in's folder. What coremltools' wheel for Linux lacks is stood in for as well: Core ML's compiler, and
+    the runner's Xcode project, which the stand-in for ``xcodebuild`` does not read."""
+    from coremltools.models.ml_program.experimental import async_wrapper, remote_device
+
+    tools = tmp_path / "tools"
+    for path in (tools / "xcrun", tools / "xcodebuild", tmp_path / "Developer" / "devicectl"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{stand_in.__file__}" {path.name} "$@"\n')
+        path.chmod(0o755)
+    (tmp_path / "modelrunner" / "ModelRunner.xcworkspace").mkdir(parents=True)
+    monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
+    monkeypatch.setenv("DEVICECTL_ROOT", str(tmp_path))
+    monkeypatch.setattr(
+        async_wrapper, "compile_model", lambda model, destination_path: shutil.copytree(model, destination_path)
+    )
+    monkeypatch.setattr(remote_device._ModelRunnerAppBuilder, "_get_project_path", lambda: tmp_path / "modelrunner")
+    monkeypatch.setattr(remote_device._DeviceCtl, "_validation_done", False)
+    # Looks for an answer every half second, twenty times: no cable is that short.
+    monkeypatch.setattr(remote_device._DeviceCtlRemoteService.__init__, "__defaults__", (0.02, 60))
+    return tmp_path
+
+
+@pytest.fixture
+def one_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On one set of compute units: each prediction is sent by file, which takes a second."""
+    monkeypatch.setattr(measure, "UNITS", ("cpu_and_ne",))
+
+
+def run(made: Path, serial: str | None = None, team: str | None = TEAM) -> tuple[Result, ...]:
+    return attached.measure(made / "coreml", Attachment("ios", serial, team=team)).results
+
+
+def calls(phone: Path) -> list[list[str]]:
+    return [json.loads(line) for line in (phone / "calls").read_text().splitlines()]
+
+
+# ----------------------------------------------------------------------------------------------------- what is filed
+
+
+def test_a_package_is_timed_and_proven_there_and_filed_as_the_stand_ins_it_is(
+    made: Path, phone: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert COMMANDS["bench"]([str(made), "--device", "ios", "--team", TEAM]) == 0
+    said = capsys.readouterr().out
+    assert "iPhone 16 (stand-in)" in said
+    assert f"Filed in {made / 'report.json'}." in said
+    report = decode((made / "report.json").read_bytes(), Report)
+    own, *added = report.results
+    assert own == written.result("onnx", "fp32")
+    assert [(r.precision, r.provider, r.verdict) for r in added] == [
+        ("fp16", units, "passed") for units in ("cpu_only", "cpu_and_gpu", "cpu_and_ne", "all")
+    ]
+    cpu, *_, fastest = added
+    # Times are the device's own, and come back in our units.
+    assert (cpu.latency.load_ms, cpu.latency.cold_ms, cpu.latency.median_ms) == (41.5, 2600, 2600)
+    assert cpu.latency.facts == {"os": "iOS 18.2", "build": "22C55", "product": "iPhone17,3"}
+    assert "each sent by file, so the device may not run at its full clock" in cpu.latency.warning
+    assert cpu.placement is not None
+    assert set(cpu.placement.nodes) == {"CPU"}
+    assert cpu.placement.fallback == ()
+    assert fastest.placement is not None
+    assert fastest.placement.nodes["CPU"] == len(fastest.placement.fallback) > 0
+    assert fastest.placement.nodes["Neural Engine"] > 0
+    assert all(name.startswith("cast (") for name in fastest.placement.fallback)
+    assert "no device’s figure" in (made / "report.html").read_text()
+
+
+@pytest.mark.usefixtures("one_way")
+def test_nothing_that_a_stand_in_ran_is_a_devices_and_the_app_is_taken_away_again(made: Path, phone: Path) -> None:
+    (result,) = run(made)
+    assert (result.verdict, result.device_verdict) == ("passed", "not run")
+    assert result.device_reason == "needs the hardware itself: software stood in for it"
+    assert SOFTWARE_ADAPTER in result.latency.device
+    assert result.parity.runtime.endswith("on iPhone 16 (stand-in)")
+    said = calls(phone)
+    (built,) = (words for words in said if words[0] == "xcodebuild")
+    # An App ID belongs to one team for good, so that coremltools' own can be signed by nobody else.
+    assert "PRODUCT_BUNDLE_IDENTIFIER=com.vitexport.modelrunner.a1b2c3d4e5" in built
+    assert "-allowProvisioningUpdates" in built
+    assert said[-1][:5] == ["xcrun", "devicectl", "device", "uninstall", "app"]
+    assert list((phone / "containers").iterdir()) == []
+    assert str(phone / "Developer") not in os.environ["PATH"]
+
+
+@pytest.mark.usefixtures("one_way")
+def test_another_size_of_a_ladder_is_another_function(phone: Path, tmp_path: Path) -> None:
+    sizes = (Size(32, 32), Size(48, 48))
+    request = ExportRequest(
+        model=f"{TESTS / 'models.py'}:any_size", targets=("coreml",), sizes=sizes, precisions=("fp16",),
+        coreml_target="ios18", out=str(tmp_path / "ladder"),
+    )  # fmt: skip
+    export(request)
+    results = attached.measure(tmp_path / "ladder" / "coreml", Attachment("ios", team=TEAM)).results
+    assert [(str(r.size), r.verdict) for r in results] == [("32x32", "passed"), ("48x48", "passed")]
+
+
+# ------------------------------------------------------------------------------------------------ what does not go well
+
+
+@pytest.mark.usefixtures("one_way")
+def test_what_core_ml_refuses_there_says_why(made: Path, phone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEVICECTL_TROUBLE", "refused")
+    (found,) = run(made)
+    assert (found.verdict, found.latency.verdict) == ("not run", "not run")
+    why = "Failed to build the model execution plan using a model architecture file"
+    assert found.parity.reason == found.latency.reason == f"Core ML refuses model_fp16.mlpackage: {why}"
+    assert list((phone / "containers").iterdir()) == []
+
+
+@pytest.mark.usefixtures("one_way")
+def test_a_unit_that_computes_wrongly_fails_and_its_times_count_for_nothing(
+    made: Path, phone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEVICECTL_TROUBLE", "wrong")
+    (found,) = run(made)
+    assert (found.verdict, found.latency.reason) == ("failed", "parity failed")
+
+
+@pytest.mark.usefixtures("one_way")
+def test_a_system_that_tells_no_plan_has_no_placement(made: Path, phone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEVICECTL_TROUBLE", "old")
+    (found,) = run(made)
+    assert (found.verdict, found.placement) == ("passed", None)
+
+
+@pytest.mark.usefixtures("one_way")
+def test_a_first_load_that_takes_longer_than_coremltools_waits_is_tried_again(
+    made: Path, phone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEVICECTL_TROUBLE", "slow")
+    (found,) = run(made)
+    assert found.verdict == "passed"
+    assert found.latency.facts["load"] == "try 2: what came before it had compiled the model"
+
+
+@pytest.mark.usefixtures("one_way")
+@pytest.mark.parametrize(
+    ("trouble", "kind", "says"),
+    [
+        ("none", MissingToolchain, "No iPhone or iPad is attached. Connect it by cable, unlock it, tap Trust"),
+        ("unpaired", MissingToolchain, "is not paired with this Mac. Unlock it, tap Trust, and run this again."),
+        ("no developer mode", MissingToolchain, "does not have Developer Mode on. Switch it on in Settings > Privacy"),
+        ("away", MissingToolchain, "cannot be reached (its tunnel is 'unavailable'). Connect it by cable, unlock it"),
+        ("deaf", MissingToolchain, "cannot be reached (its tunnel is 'disconnected')."),
+        ("two", BadRequest, f"2 devices are attached ({stand_in.IDENTIFIER} Somebody's phone, {stand_in.OTHER} Some"),
+        ("nameless", BadRequest, "does not say what it is (no marketingName in devicectl's list)"),
+        ("broken", MissingToolchain, "devicectl lists no devices (ERROR: CoreDeviceService cannot be launched)"),
+        ("Xcode 27", MissingToolchain, "devicectl 477.39 lists devices in a form that coremltools does not read"),
+        ("unsigned", MissingToolchain, "(exit code 65), mostly for want of a signature. Open '"),
+        ("locked", WorldFailed, "did not install the model runner on "),
+        ("untrusted", WorldFailed, "ended. Keep the device unlocked and connected; if it never started, trust its"),
+        ("crash", WorldFailed, "ended. Keep the device unlocked and connected"),
+        ("unplugged", WorldFailed, "ended. Keep the device unlocked and connected"),
+    ],
+)
+def test_each_trouble_has_its_sentence_and_nothing_is_filed(
+    made: Path,
+    phone: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    trouble: str,
+    kind: type[VitexportError],
+    says: str,
+) -> None:
+    before = (made / "report.json").read_bytes()
+    monkeypatch.setenv("DEVICECTL_TROUBLE", trouble)
+    with pytest.raises(kind) as said:
+        run(made)
+    assert says in str(said.value)
+    assert (made / "report.json").read_bytes() == before
+    assert not list(phone.glob("containers/*"))
+
+
+@pytest.mark.usefixtures("one_way")
+@pytest.mark.parametrize("trouble", ["asleep", "one of two here"])
+def test_what_is_not_quite_ready_is_used_all_the_same(
+    made: Path, phone: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    """One whose tunnel comes up when it is asked something; one beside another that was paired long ago."""
+    monkeypatch.setenv("DEVICECTL_TROUBLE", trouble)
+    assert devicectl.attached(None).identifier == stand_in.IDENTIFIER
+
+
+def test_one_of_two_is_named_and_an_unknown_one_is_said(
+    made: Path, phone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEVICECTL_TROUBLE", "two")
+    assert devicectl.attached(stand_in.OTHER).kind == "iPad"
+    assert devicectl.attached(f"00008140-{stand_in.OTHER[:8]}").kind == "iPad"
+    with pytest.raises(BadRequest, match=r"No device has the identifier 'nobody'. Attached: AAAAAAAA-"):
+        run(made, "nobody")
+
+
+def test_without_xcode_its_absence_is_said_with_the_other_way(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(
+        MissingToolchain, match=r"needs a Mac with Xcode 15 to 26 \('xcrun' is not here\).*report DIR --add"
+    ):
+        run(made)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--device", "ios"], "--team is missing: the ten characters of the Apple developer team"),
+        (["--device", "ios", "--team", "$(reboot)"], "--team '$(reboot)' is no team: it has ten characters"),
+        (["--device", "ios", "--team", TEAM, "--threads", "4"], "--threads means nothing to --device ios"),
+        (["--device", "ios", "--team", TEAM, "--benchmark-model", "x"], "means nothing without --device adb."),
+        (["--team", TEAM], "--team means nothing without --device ios."),
+    ],
+)
+def test_words_that_mean_nothing_together_are_said(made: Path, words: list[str], says: str) -> None:
+    with pytest.raises(BadRequest) as said:
+        COMMANDS["bench"]([str(made), *words])
+    assert says in str(said.value)
+
+
+# ------------------------------------------------------------------------------------------- what is sent, and to whom
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny_mask"])
+@pytest.mark.parametrize("image_input", [True, False])
+def test_a_plain_package_is_the_same_program_and_takes_and_answers_arrays_alone(
+    tmp_path: Path, name: str, image_input: bool
+) -> None:
+    exam = proof.exam(capture.capture(getattr(models, name)(), name, photos.probes(None)))
+    request = ExportRequest(model=name, targets=("coreml",), precisions=("fp16",), image_input=image_input)
+    (tmp_path / "made").mkdir()
+    artifact = TARGET.lower((exam.source,), request, tmp_path / "made")
+    bundles.complete(tmp_path / "made", "coreml", (exam,), artifact)
+    bundle = read_bundle(tmp_path / "made")
+    package = read(names.package(bundle, "fp16"))
+    plain = read(write_plain(package.path, tmp_path / "plain.mlpackage"))
+    function = package.default_function
+    features = plain.interfaces[function]
+    assert {f.kind for f in (*features.inputs, *features.outputs)} == {"multi-array"}
+    assert features.predicted_feature == features.predicted_probabilities == ""
+    how = exam.source.preprocessing
+    given = inputs.feed(package, function, exam.cases[0].pixel_values, how)
+    answer, ours = (Evaluator(each, function, arithmetic="fp16").run(given) for each in (package, plain))
+    for output in bundle.rung.outputs:
+        np.testing.assert_array_equal(ours[output.name], answer[output.name])
+
+
+def test_a_device_is_called_by_its_shops_name_and_stands_in_for_none_on_a_mac(monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(**changed: Any) -> Any:
+        return described(Listed.of(stand_in.device(**changed)))
+
+    assert told().software  # on Linux, whatever it says
+    monkeypatch.setattr(devicectl.sys, "platform", "darwin")
+    assert (told().name, told().software, told().facts["os"]) == ("iPhone 16", False, "iOS 18.2")
+    assert told(reality="virtual").software
+    assert told(kind="iPad").facts["os"] == "iPadOS 18.2"
