@@ -22,8 +22,9 @@ from conftest import TESTS
 from vitexport import ExportRequest, Size, capture, export, photos, proof
 from vitexport import bundle as bundles
 from vitexport.bench import SOFTWARE_ADAPTER
+from vitexport.bundle import read_golden
 from vitexport.commands import COMMANDS
-from vitexport.contract import Attachment, Report, Result
+from vitexport.contract import Attachment, Device, Report, Result
 from vitexport.devices import attached
 from vitexport.errors import BadRequest, MissingToolchain, VitexportError, WorldFailed
 from vitexport.manifest import decode, encode, read_bundle
@@ -293,6 +294,24 @@ def test_a_plain_package_is_the_same_program_and_takes_and_answers_arrays_alone(
     answer, ours = (Evaluator(each, function, arithmetic="fp16").run(given) for each in (package, plain))
     for output in bundle.rung.outputs:
         np.testing.assert_array_equal(ours[output.name], answer[output.name])
+
+
+def test_what_is_sent_is_in_the_order_that_its_strides_tell(made: Path) -> None:
+    """coremltools sends an array's bytes in C order, with the strides that it had before."""
+    bundle = read_bundle(made / "coreml")
+    package = read(names.package(bundle, "fp16"))
+    sent: list[Any] = []
+
+    class Listening:
+        def predict(self, given: dict[str, Any]) -> tuple[dict[str, Any], float]:
+            sent.extend(given.values())
+            return {"logits": np.zeros((1, 5))}, 1.0
+
+    session = measure.PhoneSession(
+        Device("", "", ""), 0.0, None, bundle, package, package.default_function, Listening()
+    )
+    session.run(np.asfortranarray(read_golden(bundle)[0].pixel_values))
+    assert [value.flags.c_contiguous for value in sent] == [True]
 
 
 def test_a_device_is_called_by_its_shops_name_and_stands_in_for_none_on_a_mac(monkeypatch: pytest.MonkeyPatch) -> None:
