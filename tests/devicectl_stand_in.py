@@ -27,8 +27,10 @@ TROUBLE = os.environ.get("DEVICECTL_TROUBLE", "")
 IDENTIFIER = "AAAAAAAA-1111-2222-3333-BBBBBBBBBBBB"
 OTHER = "CCCCCCCC-1111-2222-3333-DDDDDDDDDDDD"
 
-#: Made up, so long that a measurement is over after a few.
-PREDICTION_NS, LOAD_NS = 2_600_000_000, 41_500_000
+_SIMULATED = {"reality": "simulated", "developerModeStatus": "", "tunnelState": "disconnected"}
+
+#: Made up, so long that a measurement is over after two.
+PREDICTION_NS, LOAD_NS = 6_000_000_000, 41_500_000
 
 
 def device(identifier: str = IDENTIFIER, kind: str = "iPhone", **changed: Any) -> dict[str, Any]:
@@ -67,7 +69,9 @@ def devices() -> list[dict[str, Any]]:
         "two": [device(), device(OTHER, "iPad")],
         "one of two here": [device(), device(OTHER, "iPad", tunnelState="unavailable")],
         "nameless": [device(marketingName="")],
-        "Xcode 27": [{"identifier": IDENTIFIER, "properties": {"hardware": {"deviceType": "iPhone"}}}],
+        "simulators": [device(), device(OTHER, **_SIMULATED)],
+        "simulators alone": [device(OTHER, **_SIMULATED)],
+        "no hardware": [{"identifier": IDENTIFIER, "properties": {"hardware": {"deviceType": "iPhone"}}}],
     }.get(TROUBLE, [device()])
 
 
@@ -106,7 +110,7 @@ def devicectl(words: list[str]) -> int:
             if TROUBLE == "broken":
                 print("ERROR: CoreDeviceService cannot be launched.", file=sys.stderr)
                 return 1
-            info = {"jsonVersion": 5 if TROUBLE == "Xcode 27" else 2, "version": "477.39", "outcome": "success"}
+            info = {"jsonVersion": 5 if TROUBLE == "no hardware" else 2, "version": "477.39", "outcome": "success"}
             Path(report).write_text(json.dumps({"info": info, "result": {"devices": devices()}}))
             return 0
         case ["device", "info", "details"]:
@@ -126,7 +130,10 @@ def devicectl(words: list[str]) -> int:
         case ["device", "copy", direction]:
             return copied(direction, told, report)
         case ["device", "process", "launch"]:
-            return 1 if TROUBLE == "untrusted" else run(container(words[-1]) / "Documents" / "modelrunnerd")
+            if TROUBLE == "untrusted":
+                print("ERROR: The app could not be launched: its profile is not trusted.", file=sys.stderr)
+                return 1
+            return run(container(words[-1]) / "Documents" / "modelrunnerd")
     raise AssertionError(words)
 
 
@@ -161,12 +168,14 @@ def copied(direction: str, told: dict[str, str], report: str | None) -> int:
 def run(home: Path) -> int:
     """Until it is taken away, or who launched it ends."""
     messages, launcher = home / "requests" / "messages", os.getppid()
-    answered: set[str] = set()
     while home.parent.is_dir() and os.getppid() == launcher:
-        for message in sorted(messages.glob("*/message.json")) if messages.is_dir() else []:
-            if message.parent.name not in answered:
-                answered.add(message.parent.name)
-                answer(home, json.loads(message.read_text()))
+        for path in sorted(messages.glob("*/message.json")) if messages.is_dir() else []:
+            message = json.loads(path.read_text())
+            path.unlink()  # before it is answered, as the Swift does
+            if TROUBLE == "old" and not (ROOT / "listening").exists():
+                (ROOT / "listening").touch()
+                continue
+            answer(home, message)
         time.sleep(0.02)
     return 0
 
@@ -186,9 +195,8 @@ def answer(home: Path, message: dict[str, Any]) -> None:
     except Refused as error:
         told |= {"result": {}, "error": {"code": -32001, "message": str(error)}}
     (folder / "written").write_text(json.dumps(told))
-    if TROUBLE == "slow" and message["method"].endswith("Load") and not (ROOT / "loaded before").exists():
-        (ROOT / "loaded before").touch()  # compiled by now; who asked has gone
-        return
+    if TROUBLE == "slow" and message["method"].endswith("Load") and params["computeUnits"] == "CPU_AND_NE":
+        time.sleep(30)
     (folder / "written").rename(folder / "message.json")
 
 
@@ -202,13 +210,11 @@ _loaded: dict[tuple[str, str], Any] = {}
 def load(params: dict[str, Any], resource: Path, folder: Path) -> dict[str, Any]:
     if TROUBLE == "refused" and params["computeUnits"] == "CPU_AND_NE":
         raise Refused("Failed to build the model execution plan using a model architecture file.")
-    if TROUBLE == "crash":
+    if TROUBLE == "crash" and params["computeUnits"] == "CPU_AND_NE":
+        print("App terminated due to signal 9.", file=sys.stderr, flush=True)
         os._exit(9)
     assert resource.suffix == ".mlmodelc"
     package, named = read(resource), params["functionName"]
-    features = package.interfaces[named or package.default_function]
-    if kinds := [f.kind for f in (*features.inputs, *features.outputs) if f.kind != "multi-array"]:
-        raise Refused(f"Incompatible format: {', '.join(kinds)}")
     _loaded[params["modelID"], params["computeUnits"]] = package, named or package.default_function
     return {"duration": LOAD_NS, "isCached": False}
 
@@ -217,6 +223,9 @@ def predict(params: dict[str, Any], resource: Path, folder: Path) -> dict[str, A
     import numpy as np
 
     package, function = _loaded[params["modelID"], params["computeUnits"]]
+    features = package.interfaces[function]
+    if kinds := [f.kind for f in (*features.inputs, *features.outputs) if f.kind != "multi-array"]:
+        raise Refused(f"Unsupported output: Incompatible output format detected ({', '.join(kinds)}).")
     data = resource.read_bytes()
     given = {name: array(told, data) for name, told in params["inputs"].items()}
     answers = evaluator(package, function).run(given)
@@ -224,10 +233,13 @@ def predict(params: dict[str, Any], resource: Path, folder: Path) -> dict[str, A
     for feature in package.interfaces[function].outputs:
         value = np.ascontiguousarray(answers[feature.name], np.float32)
         if TROUBLE == "wrong" and params["computeUnits"] == "CPU_AND_NE":
-            value = np.flip(value)
+            value = np.ascontiguousarray(np.flip(value))
+        shape = list(value.shape)
+        if TROUBLE == "padded":  # as Core ML may leave the rows of an array
+            value = np.pad(value, [(0, 0)] * (value.ndim - 1) + [(0, 3)], constant_values=np.nan)
         outputs[feature.name] = {
             "dataType": "Float32",
-            "shape": list(value.shape),
+            "shape": shape,
             "strides": [step // 4 for step in value.strides],
             "storage": {"offset": len(stored), "size": len(stored) + value.nbytes},  # as the Swift counts them
         }
@@ -246,7 +258,8 @@ def array(told: dict[str, Any], data: bytes) -> Any:
 
 
 def unload(params: dict[str, Any], resource: Path, folder: Path) -> dict[str, Any]:
-    del _loaded[params["modelID"], params["computeUnits"]]
+    if _loaded.pop((params["modelID"], params["computeUnits"]), None) is None:
+        raise Refused(f"The model with ID '{params['modelID']}' is not currently loaded.")
     return {}
 
 

@@ -31,7 +31,7 @@ Turn a PyTorch vision model into something that runs where users are, and prove 
   vitexport inspect MODEL                         what it costs at a size, before anything is downloaded
   vitexport inspect DIR --placement               which operations a GPU or NPU would not take
   vitexport check DIR                             prove a bundle again
-  vitexport bench DIR [--device browser|adb]      time a bundle, here or on a phone
+  vitexport bench DIR [--device browser|adb|ios]  time a bundle, here or on a phone
   vitexport diff DIR                              where it goes wrong, block by block
   vitexport report DIR --add FILE                 take back what a device measured
   vitexport report DIR --html | --markdown        the report for another reader

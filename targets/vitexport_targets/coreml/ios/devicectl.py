@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ class Listed:
     @classmethod
     def of(cls, entry: dict[str, Any]) -> Listed:
         def text(section: str, key: str) -> str:
-            value = entry.get(section, {}).get(key, "")
+            value = (entry.get(section) or {}).get(key)
             return value if isinstance(value, str) else ""
 
         hardware, properties, connection = "hardwareProperties", "deviceProperties", "connectionProperties"
@@ -86,7 +86,7 @@ def attached(serial: str | None) -> Listed:
     clear which.
     """
     if shutil.which("xcrun") is None:
-        raise MissingToolchain(f"--device ios needs a Mac with Xcode 15 to 26 ('xcrun' is not here). {_ELSEWHERE}")
+        raise MissingToolchain(f"--device ios needs a Mac with Xcode 16 or later ('xcrun' is not here). {_ELSEWHERE}")
     found = _listed()
     chosen = [each for each in found if serial is None or serial in (each.identifier, each.udid)]
     if serial is None and any(each.tunnel != "unavailable" for each in chosen):
@@ -154,8 +154,7 @@ def on_path() -> Iterator[None]:
         done = _run(["--find", "devicectl"])
         if done.returncode:
             raise MissingToolchain(
-                f"Xcode has no devicectl ({_first(done.stderr)}). Install Xcode 15 to 26 and choose it with "
-                "`sudo xcode-select --switch /Applications/Xcode.app`."
+                f"Xcode does not say where devicectl is ({first_words(done.stderr)}). Install it again."
             )
         os.environ["PATH"] = f"{before}{os.pathsep}{Path(done.stdout.strip()).parent}"
     try:
@@ -166,7 +165,8 @@ def on_path() -> Iterator[None]:
 
 def uninstall(one: Listed, bundle_identifier: str) -> None:
     """Take the app away again; a device that is gone keeps it."""
-    _run(["devicectl", "device", "uninstall", "app", "--device", one.identifier, bundle_identifier])
+    with suppress(MissingToolchain):
+        _run(["devicectl", "device", "uninstall", "app", "--device", one.identifier, bundle_identifier])
 
 
 def _listed() -> list[Listed]:
@@ -178,16 +178,18 @@ def _listed() -> list[Listed]:
             entries = told["result"]["devices"]
         except (OSError, ValueError, TypeError, KeyError):
             raise MissingToolchain(
-                f"devicectl lists no devices ({_first(done.stderr or done.stdout)}). See that `xcrun devicectl list "
-                "devices` works; Xcode 15 is the first to have it."
+                f"devicectl lists no devices ({first_words(done.stderr or done.stdout)}). See that `xcrun devicectl "
+                "list devices` works; Xcode 16 is the first that will do."
             ) from None
     if entries and not any("hardwareProperties" in entry for entry in entries):
         version = told.get("info", {}).get("version", "unknown")
         raise MissingToolchain(
-            f"devicectl {version} lists devices in a form that coremltools does not read (Xcode 27 changed it). Choose "
-            "an older Xcode with `sudo xcode-select --switch`."
+            f"devicectl {version} lists devices in a form that coremltools does not read. Choose an older Xcode with "
+            "`sudo xcode-select --switch`."
         )
-    return [one for one in map(Listed.of, entries) if one.kind in _KINDS and one.identifier and one.udid]
+    listed = map(Listed.of, entries)
+    # Newer ones list simulators as well, which are no devices.
+    return [one for one in listed if one.kind in _KINDS and one.identifier and one.udid and one.reality != "simulated"]
 
 
 def _names(found: Sequence[Listed]) -> str:
@@ -211,7 +213,7 @@ def _run(words: list[str]) -> subprocess.CompletedProcess[str]:
         raise MissingToolchain(f"'xcrun' cannot be run ({error.strerror}). Install Xcode.") from None
 
 
-def _first(text: str) -> str:
+def first_words(text: str) -> str:
     """The first line that says something, for a sentence."""
     line = next((line.strip() for line in text.splitlines() if line.strip()), "it says nothing")
     return "".join(c for c in line if c.isprintable())[:400].rstrip(".")

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -19,9 +20,10 @@ from vitexport.bundle import read_golden
 from vitexport.contract import Attachment, Bundle, Device, Placement, Result, Run, Target
 from vitexport.errors import RuntimeUnavailable
 from vitexport_targets.coreml import inputs, names
-from vitexport_targets.coreml.ios import devicectl, runner
+from vitexport_targets.coreml.ios import devicectl
+from vitexport_targets.coreml.ios.loaded import Loaded, compiled
 from vitexport_targets.coreml.ios.plain import write_plain
-from vitexport_targets.coreml.ios.runner import Loaded, Runner
+from vitexport_targets.coreml.ios.runner import Runner, checked, installed
 from vitexport_targets.coreml.package import read
 
 if TYPE_CHECKING:
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 
 #: coremltools' names of what it can load a model for.
 UNITS = ("cpu_only", "cpu_and_gpu", "cpu_and_ne", "all")
+
+#: What is not measured of the package that ships.
+_SENT_AS = "arrays: the picture as what the program gets, no label"
 
 #: The runner's classes of devices -> what the report calls them.
 _DEVICES = {"CPUDevice": "CPU", "GPUDevice": "GPU", "NeuralEngineDevice": "Neural Engine"}
@@ -41,19 +46,19 @@ def measured(target: Target, bundles: Sequence[Bundle], asked: Attachment) -> tu
     Raises ``MissingToolchain``: no Xcode, no device, no app. ``BadRequest``: which device, or no team. ``WorldFailed``:
     the device went away.
     """
-    team = runner.checked(asked.team)
+    team = checked(asked.team)
     one = devicectl.attached(asked.serial)
     device = devicectl.described(one)
-    with runner.prepared(one, team) as app:
-        return tuple(result for bundle in bundles for result in _of_bundle(target, bundle, device, app))
+    with installed(one, team) as runner:
+        return tuple(result for bundle in bundles for result in _of_bundle(target, bundle, device, runner))
 
 
-def _of_bundle(target: Target, bundle: Bundle, device: Device, app: Runner) -> Iterator[Result]:
+def _of_bundle(target: Target, bundle: Bundle, device: Device, runner: Runner) -> Iterator[Result]:
     cases = read_golden(bundle)
     for variant in bundle.rung.variants:
         package = read(names.package(bundle, variant.precision))
         with tempfile.TemporaryDirectory(prefix="vitexport-ios-") as folder:
-            room = _Room(bundle, package, write_plain(package.path, Path(folder) / package.path.name), device, app)
+            room = _Room(bundle, package, Path(folder), device, runner)
             for units in UNITS:
                 blank = proof.blank_result(target, bundle, variant.precision, units)
                 try:
@@ -75,20 +80,22 @@ class _Room:
 
     bundle: Bundle
     package: Package
-    plain: Path
-    """The same program, as the app can drive it."""
+    folder: Path
     device: Device
-    app: Runner
+    runner: Runner
+
+    @cached_property
+    def compiled(self) -> Path:
+        return compiled(write_plain(self.package.path, self.folder / self.package.path.name))
 
     def opened(self, units: str) -> PhoneSession:
-        """Raises ``RuntimeUnavailable`` where Core ML refuses it there, ``WorldFailed``."""
+        """Raises ``RuntimeUnavailable`` where Core ML refuses it, ``WorldFailed`` where the device is gone."""
         function = names.function(self.package, self.bundle.rung.size)
-        loaded = self.app.load(self.plain, units, function if len(self.package.functions) > 1 else None)
-        tries = {} if loaded.tries == 1 else {"load": f"try {loaded.tries}: what came before it had compiled the model"}
-        facts = {**self.device.facts, **tries}
+        named = function if len(self.package.functions) > 1 else None
+        loaded = Loaded.of(self.runner.relaunched(), self.compiled, units, named)
+        facts = {**self.device.facts, "sent_as": _SENT_AS}
         device = replace(self.device, runtime=_runtime(self.device), provider=units, facts=facts)
-        placement = _placement(loaded, self.package, function, units)
-        return PhoneSession(device, loaded.load_ms, placement, self.bundle, self.package, function, loaded)
+        return PhoneSession(device, loaded.load_ms, self.bundle, self.package, function, loaded)
 
 
 @dataclass(eq=False)
@@ -97,40 +104,40 @@ class PhoneSession:
 
     device: Device
     load_ms: float
-    placement: Placement | None
     bundle: Bundle
     package: Package
     function: str
     _loaded: Loaded
+    placement: Placement | None = None
     apart_s: list[float] = field(default_factory=list)
     """From one prediction's start to its answer's arrival here."""
 
     def run(self, pixel_values: Tensor) -> Run:
         fed = inputs.feed(self.package, self.function, pixel_values, self.bundle.rung.preprocessing)
-        # coremltools sends an array's bytes in C order and the strides that it had before.
-        given = {name: np.ascontiguousarray(value) for name, value in fed.items()}
         start = time.perf_counter()
-        answers, ms = self._loaded.predict(given)
+        answers, ms = self._loaded.predict(fed)
         self.apart_s.append(time.perf_counter() - start)
         return Run({output.name: answers[output.name] for output in self.bundle.rung.outputs}, ms)
 
+    def _planned(self) -> Placement | None:
+        planned = self._loaded.plan()
+        if planned is None:
+            return None
+        kinds = {o.outputs[0].name: o.name for o in self.package.functions[self.function].operations if o.outputs}
+        ours = [(out, _DEVICES.get(where, where)) for named, out, where in planned if named in (self.function, "")]
+        accelerated = self.device.provider != "cpu_only"
+        left = [kinds.get(output, output) for output, where in ours if where == "CPU" and accelerated]
+        return Placement(dict(Counter(where for _, where in ours)), tuple(left))
+
     def __enter__(self) -> PhoneSession:
+        self.placement = self._planned()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._loaded.unload()
-
-
-def _placement(loaded: Loaded, package: Package, function: str, units: str) -> Placement | None:
-    planned = loaded.plan()
-    if planned is None:
-        return None
-    kinds = {o.outputs[0].name: o.name for o in package.functions[function].operations if o.outputs}
-    ours = [(output, _DEVICES.get(where, where)) for named, output, where in planned if named in (function, "")]
-    left = [kinds.get(output, output) for output, where in ours if where == "CPU" and units != "cpu_only"]
-    return Placement(dict(Counter(where for _, where in ours)), tuple(left))
+        if kind is None or issubclass(kind, Exception):  # whoever interrupts does not wait for it
+            self._loaded.unload()
 
 
 def _paced(result: Result, session: PhoneSession) -> Result:

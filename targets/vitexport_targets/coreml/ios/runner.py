@@ -1,46 +1,62 @@
 """coremltools' model runner on a device: an app that is built, signed, launched, spoken to by file, and taken away.
 
-https://apple.github.io/coremltools/docs-guides/source/mlmodel-debugging-perf-utilities.html (experimental there, and
-async). What it leaves out is done here, and each can go when coremltools does it: it keeps nothing of what
-``xcodebuild`` said (``stderr`` is ``None`` where it fails), takes an app that has ended for alive (``is_alive`` is a
-method that is read as a property), and puts paths into a shell's command without quotes.
+https://apple.github.io/coremltools/docs-guides/source/mlmodel-debugging-perf-utilities.html, experimental there. Its
+classes for users (``Device.prepare_for_model_debugging``, ``MLModelBenchmarker``) are async shells around what is used
+here. They give up after 20 looks for an answer, before a large model is compiled for the Neural Engine; take an app
+that has ended for alive (``is_alive`` is a method that is read as a property); compile a model once for each set of
+compute units; and leave a file behind for each prediction. So this module and :mod:`.loaded` use what coremltools calls
+private, which tests run whenever its pin moves.
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
+import subprocess
 import tempfile
-from collections.abc import Coroutine, Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
+from uuid import uuid4
 
 from vitexport.errors import BadRequest, MissingToolchain, RuntimeUnavailable, WorldFailed
 from vitexport.progress import step
 from vitexport_targets._onnx_graph import first_line
-from vitexport_targets.coreml.apple import coremltools, quietly
+from vitexport_targets.coreml.apple import coremltools
 from vitexport_targets.coreml.ios import devicectl
-from vitexport_targets.coreml.ios.devicectl import Listed
-
-if TYPE_CHECKING:
-    from vitexport.contract import Tensor, Tensors
+from vitexport_targets.coreml.ios.devicectl import Listed, first_words
 
 _T = TypeVar("_T")
 
-#: An Apple developer team, as Xcode's account settings and developer.apple.com show it.
+#: An Apple developer team.
 _TEAM = re.compile(r"[A-Z0-9]{10}")
 
-#: What the app answers where Core ML refused; other codes are devicectl's exit codes, or none.
-_REFUSED_BY_CORE_ML = -32001
+#: What a shell takes as it is, without quotes.
+_PLAIN_PATH = re.compile(r"[\w@%+=:,./-]*")
 
-#: How often it is looked whether the app still runs, while an answer is waited for.
-_LOOKING_S = 0.5
+#: Between two looks for an answer, each of which takes devicectl a second on a cable.
+_LOOKING_S = 0.2
 
-#: coremltools waits some 20 s for an answer. The first load of a large model compiles it for the Neural Engine and can
-#: take longer; Core ML keeps what it compiled, so that the next try finds it.
-LOADING_TRIES = 3
+#: For an app that was just launched to say anything. It loses what comes before it listens, so it is asked again.
+_GREETING_S, _GREETINGS = 15.0, 4
+
+#: A large model's first load compiles it for the Neural Engine: tens of seconds were seen.
+LONGEST_S = 300.0
+
+_ENDING_S = 10.0
+
+#: Where the runner itself refuses.
+_REFUSED = -32001
+
+
+class Refused(RuntimeUnavailable):
+    """Core ML said no there, or the runner did; the message is the reason, in its words."""
+
+
+class _TooLate(RuntimeUnavailable):
+    pass
 
 
 def checked(team: str | None) -> str:
@@ -48,7 +64,7 @@ def checked(team: str | None) -> str:
     if team is None:
         raise BadRequest(
             "--team is missing: the ten characters of the Apple developer team that signs coremltools' model runner "
-            "(Xcode > Settings > Accounts; a free account has one too)."
+            "(developer.apple.com/account, under Membership details)."
         )
     if not _TEAM.fullmatch(team):
         raise BadRequest(f"--team '{team}' is no team: it has ten characters, A to Z and 0 to 9, such as A1B2C3D4E5.")
@@ -56,173 +72,177 @@ def checked(team: str | None) -> str:
 
 
 @contextmanager
-def prepared(one: Listed, team: str) -> Iterator[Runner]:
+def installed(one: Listed, team: str) -> Iterator[Runner]:
     """With the app on the device and running; afterwards it is gone.
+
+    An app that never started stays: an entry of its developer, to be trusted in Settings, is there as long as it is.
 
     Raises ``MissingToolchain`` where it cannot be built, ``WorldFailed`` where it cannot be put there.
     """
-    _expect_plain_path()
-    app = f"com.vitexport.modelrunner.{team.lower()}"  # App IDs are one team's for good: coremltools' own is taken
-    with devicectl.on_path(), tempfile.TemporaryDirectory(prefix="vitexport-ios-") as folder, asyncio.Runner() as loop:
-        with step("device", f"building coremltools' model runner for {one.name}"):
-            device = _launched(loop, one, team, app, Path(folder))
+    app = f"com.vitexport.modelrunner.{team.lower()}"  # an App ID is one team's for good: coremltools' own is taken
+    with devicectl.on_path(), tempfile.TemporaryDirectory(prefix="vitexport-ios-") as folder:
+        _expect_plain_paths(Path(folder))
+        runner = None
         try:
-            yield Runner(device, one, loop)
+            with step("device", f"building coremltools' model runner for {one.name}"):
+                runner = Runner(_launched(one, team, app, Path(folder)), one, Path(folder))
+                runner.greet()
+            yield runner
         finally:
-            device.session.stop()
-            with suppress(MissingToolchain):
+            if runner is not None:
+                runner.stop()
+            if runner is None or runner.greeted:
                 devicectl.uninstall(one, app)
 
 
-def _expect_plain_path() -> None:
-    home = Path(coremltools().__file__).parent
-    if re.search(r"[^\w@%+=:,./-]", str(home), re.ASCII):
-        raise MissingToolchain(
-            f"coremltools puts its own path into a command unquoted, and '{home}' would not arrive. Install it in a "
-            "folder whose path has neither spaces nor marks."
-        )
+def _expect_plain_paths(folder: Path) -> None:
+    for path in (Path(coremltools().__file__).resolve().parent, folder.resolve()):
+        if not _PLAIN_PATH.fullmatch(str(path)):
+            raise MissingToolchain(
+                f"coremltools puts '{path}' into a shell's command unquoted, and it would not arrive. Use a path that "
+                "has neither spaces nor marks: an environment elsewhere, or another TMPDIR."
+            )
 
 
-def _launched(loop: asyncio.Runner, one: Listed, team: str, app: str, folder: Path) -> Any:
+def _launched(one: Listed, team: str, app: str, folder: Path) -> Any:
     """coremltools' ``Device``, with a session."""
     from coremltools.models.ml_program.experimental import remote_device as remote
 
+    try:
+        found = next((each for each in remote.Device.get_devices() if each.identifier == one.identifier), None)
+    except remote._DeviceCtlError as error:
+        raise WorldFailed(f"devicectl lists no devices any more ({_said(error)}). Run this again.") from error
+    if found is None:
+        raise WorldFailed(f"The device {one} went away. Connect it and run this again.")
     credentials = remote.AppSigningCredentials(development_team=team, bundle_identifier=app)
     try:
-        with quietly():
-            found = next((each for each in remote.Device.get_devices() if each.identifier == one.identifier), None)
-            if found is None or found.state != remote.DeviceState.CONNECTED:
-                raise WorldFailed(f"The device {one} went away. Connect it and run this again.")
-            return loop.run(found.prepare_for_model_debugging(credentials, folder))
+        return replace(
+            found, session=found._build_and_launch_model_runner_app(folder / "build", folder / "sent", credentials)
+        )
     except remote._AppBuilder.Error as error:
-        workspace = remote._ModelRunnerAppBuilder._get_project_path() / "ModelRunner.xcworkspace"
         raise MissingToolchain(
-            f"xcodebuild did not build coremltools' model runner (exit code {error.error_code}), mostly for want of a "
-            f"signature. Open '{workspace}' in Xcode, choose team {team}, build it once for this device, and run this "
-            "again."
+            f"xcodebuild did not build coremltools' model runner ({_why_unbuilt(error)}). Xcode 16 or later builds it, "
+            f"where the account of team {team} is signed in (Settings > Accounts) and the device is unlocked."
         ) from error
     except remote._DeviceCtlError as error:
         raise WorldFailed(
             f"devicectl did not install the model runner on {one} ({_said(error)}). Unlock the device, and run this "
             "again."
         ) from error
-    except ValueError as error:  # what it calls a tool or a folder that is not there
+    except (ValueError, AttributeError) as error:  # a tool or a folder that is not there, an app that was not built
         raise MissingToolchain(f"coremltools cannot build its model runner: {first_line(error)}") from error
+
+
+def _why_unbuilt(error: BaseException) -> str:
+    """Of what xcodebuild said, which coremltools keeps only in the exception before its own, the first error."""
+    before = error.__context__
+    said = before.stdout if isinstance(before, subprocess.CalledProcessError) else b""
+    lines = (said or b"").decode(errors="replace").splitlines()
+    return first_words("\n".join(line for line in lines if "error:" in line) or f"{error}")
 
 
 @dataclass(eq=False)
 class Runner:
-    """The app, running."""
+    """The app on a device. It is launched anew for the next model where one has made it end, or hang."""
 
     device: Any
-    """coremltools' ``Device``."""
+    """coremltools' ``Device``, with the session of the latest launch."""
     listed: Listed
-    loop: asyncio.Runner
+    folder: Path
+    """Of ours, for what is sent and what comes back."""
+    greeted: bool = False
+    """It has answered something."""
+    _running: bool = True
+    _socket: Any = field(default=None, repr=False)
 
-    def load(self, package: Path, units: str, function: str | None) -> Loaded:
-        """Compile a plain package here (:mod:`.plain`) and load it there, on one set of compute units.
-
-        Raises ``RuntimeUnavailable`` where Core ML refuses it, ``WorldFailed`` where the device went away.
-        """
-        from coremltools.models.ml_program.experimental.async_wrapper import MLModelAsyncWrapper
-        from coremltools.models.ml_program.experimental.remote_device import _DeviceCtlError
-
-        for tried in range(1, LOADING_TRIES + 1):
-            model = MLModelAsyncWrapper.from_spec_or_path(
-                str(package),
-                weights_dir="",
-                compute_units=coremltools().ComputeUnit[units.upper()],
-                function_name=function,
-                device=self.device,
-            )
+    def greet(self) -> None:
+        """Wait until it answers. Raises ``WorldFailed`` where it does not."""
+        for _ in range(_GREETINGS):
             try:
-                self.wait(model.load())
-            except _DeviceCtlError as error:
-                if error.error_code == _REFUSED_BY_CORE_ML:
-                    raise RuntimeUnavailable(f"Core ML refuses {package.name}: {_said(error)}") from error
-                continue
-            return Loaded(self, model, tried)
-        raise RuntimeUnavailable(
-            f"the device was not done with loading {package.name} in {LOADING_TRIES} times the 20 s that coremltools "
-            "waits"
-        )
+                self._ask("Unload", {"modelID": "none", "computeUnits": "ALL"}, None, _GREETING_S)
+            except Refused:  # it has no such model: it listens
+                self.greeted = True
+                return
+            except RuntimeUnavailable as reason:
+                if not self._running:
+                    raise WorldFailed(
+                        f"The model runner does not run on {self.listed} ({reason}). Unlock the device; for a free "
+                        "account trust its developer in Settings > General > VPN & Device Management; run this again."
+                    ) from reason
+        raise WorldFailed(f"The model runner on {self.listed} does not answer. Restart the device, and run this again.")
 
-    def wait(self, asked: Coroutine[Any, Any, _T]) -> _T:
-        with quietly():
-            return self.loop.run(self._while_it_runs(asked))
+    def ask(self, method: str, params: dict[str, Any], resource: Path | None = None) -> tuple[Any, Path | None]:
+        """Its result and its file. Raises ``RuntimeUnavailable``; :class:`Refused` where the app refuses."""
+        if not self._running:
+            raise RuntimeUnavailable("the model runner has ended")
+        try:
+            return self._ask(method, params, resource, LONGEST_S)
+        except _TooLate:
+            self.stop()  # it works on it still, and does one thing after the other
+            raise
 
-    async def _while_it_runs(self, asked: Coroutine[Any, Any, _T]) -> _T:
-        answer = asyncio.ensure_future(asked)
-        while not (await asyncio.wait({answer}, timeout=_LOOKING_S))[0]:
-            if not self.device.session.is_alive():
-                answer.cancel()
-                raise self._ended()
-        return await answer
+    def relaunched(self) -> Runner:
+        """The same, running. Raises ``WorldFailed``."""
+        from coremltools.models.ml_program.experimental.remote_device import _DeviceCtl
 
-    def call(self, asked: Coroutine[Any, Any, _T]) -> _T:
-        """The same, where the app is to answer at once. Raises as :meth:`load` does."""
+        if not self._running:
+            session = self.device.session
+            again = _DeviceCtl.launch_app(self.device, session.installation_info, session.working_directory)
+            self.device, self._socket, self._running = replace(self.device, session=again), None, True
+            self.greet()
+        return self
+
+    def stop(self) -> None:
+        self._running = False
+        process = self.device.session._process
+        process.terminate()
+        try:
+            process.communicate(timeout=_ENDING_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+    def _ask(
+        self, method: str, params: dict[str, Any], resource: Path | None, longest_s: float
+    ) -> tuple[Any, Path | None]:
+        from coremltools.models.ml_program.experimental import remote_device as remote
+
+        if self._socket is None:
+            self._socket = remote._DeviceCtlSocket(self.device, "Documents/modelrunnerd")
+        socket, until = self._socket, time.monotonic() + longest_s
+        request = remote._JSONRPCRequest(str(uuid4()), f"MLModelService.{method}", params)
+        self._until(until, lambda: socket.send(request, resource))
+        response = self._until(until, lambda: socket.receive(request.id))
+        if response.error is not None:
+            kind = Refused if response.error.code == _REFUSED else RuntimeUnavailable
+            raise kind(first_words(str(response.error.message)))
+        return response.result, response.resource
+
+    def _until(self, until: float, done: Callable[[], _T]) -> _T:
+        """``done()``, again where devicectl could not copy a file, or the answer's is not there yet."""
         from coremltools.models.ml_program.experimental.remote_device import _DeviceCtlError
 
-        try:
-            return self.wait(asked)
-        except _DeviceCtlError as error:
-            if error.error_code == _REFUSED_BY_CORE_ML:
-                raise RuntimeUnavailable(f"Core ML does not run it: {_said(error)}") from error
-            raise RuntimeUnavailable(f"the model runner gave no answer ({_said(error)})") from error
+        while True:
+            try:
+                return done()
+            except _DeviceCtlError as error:
+                if not self.device.session.is_alive():
+                    self._running = False
+                    raise RuntimeUnavailable(f"the model runner ended on the device: {self._last_words()}") from error
+                if time.monotonic() > until:
+                    raise _TooLate(f"no answer came from the device ({_said(error)})") from error
+            except (ValueError, TypeError, KeyError, OSError) as error:  # an answer that is none
+                raise RuntimeUnavailable(f"the model runner's answer is not readable: {first_line(error)}") from error
+            time.sleep(_LOOKING_S)
 
-    def _ended(self) -> WorldFailed:
-        return WorldFailed(
-            f"The model runner on {self.listed} ended. Keep the device unlocked and connected; if it never started, "
-            "trust its developer in Settings > General > VPN & Device Management. Run this again."
-        )
-
-
-@dataclass(eq=False)
-class Loaded:
-    """A model on the device."""
-
-    runner: Runner
-    _model: Any
-    tries: int
-    """More than one: what was loaded in the end had been compiled before."""
-
-    @property
-    def load_ms(self) -> float:
-        """By the device's clock."""
-        return float(self._model.load_duration_in_nano_seconds) / 1e6
-
-    def predict(self, given: Tensors) -> tuple[dict[str, Tensor], float]:
-        """The answers, and the milliseconds that Core ML took for them by the device's clock."""
-        answers = self.runner.call(self._model.predict(given))
-        return answers, float(self._model.last_predict_duration_in_nano_seconds) / 1e6
-
-    def plan(self) -> list[tuple[str, str, str]] | None:
-        """Function, first output and device of each operation that ``MLComputePlan`` places; None before iOS 17.4.
-
-        The runner's own list: coremltools' public class of a plan looks up what the compiled model holds with a library
-        that Macs alone have, and all of that is read already.
-        """
-        try:
-            plan = self.runner.call(self._model._remote_service.retrieve_compute_plan())
-        except RuntimeUnavailable:
-            return None
-        return [
-            (_function(path), path.components[-1].output_name, type(info.device_usage.preferred).__name__)
-            for path, info in plan.infos.items()
-        ]
-
-    def unload(self) -> None:
-        with suppress(RuntimeUnavailable, WorldFailed):
-            self.runner.call(self._model.unload())
-
-
-def _function(path: Any) -> str:
-    return next((str(part.name) for part in path.components if type(part).__name__ == "Function"), "")
+    def _last_words(self) -> str:
+        process = self.device.session._process
+        with suppress(subprocess.TimeoutExpired):
+            out, said = process.communicate(timeout=_ENDING_S)
+            return first_words((said or out or b"").decode(errors="replace"))
+        return "it says nothing"
 
 
 def _said(error: Any) -> str:
     """``_DeviceCtlError.message`` is bytes where a tool wrote it."""
     message = error.message
-    text = message.decode(errors="replace") if isinstance(message, bytes) else str(message)
-    line = next((line.strip() for line in text.splitlines() if line.strip()), "it says nothing")
-    return "".join(c for c in line if c.isprintable())[:400].rstrip(".")
+    return first_words(message.decode(errors="replace") if isinstance(message, bytes) else str(message))
