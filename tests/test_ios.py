@@ -328,7 +328,7 @@ def test_without_xcode_its_absence_is_said_with_the_other_way(made: Path, monkey
         (["--team", TEAM], "--team means nothing without --device ios."),
     ],
 )
-def test_words_that_mean_nothing_together_are_said(made: Path, words: list[str], says: str) -> None:
+def test_words_that_mean_nothing_together_are_said(made: Path, phone: Path, words: list[str], says: str) -> None:
     with pytest.raises(BadRequest) as said:
         COMMANDS["bench"]([str(made), *words])
     assert says in str(said.value)

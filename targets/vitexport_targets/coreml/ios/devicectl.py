@@ -79,14 +79,17 @@ class Listed:
         return f"{self.identifier} {self.name}".strip()
 
 
+def expect_xcode() -> None:
+    """Raises ``MissingToolchain``."""
+    if shutil.which("xcrun") is None:
+        raise MissingToolchain(f"--device ios needs a Mac with Xcode 16 or later ('xcrun' is not here). {_ELSEWHERE}")
+
+
 def attached(serial: str | None) -> Listed:
     """The one iPhone or iPad that is attached, or the one of this identifier or UDID, connected and ready.
 
-    Raises ``MissingToolchain`` where there is no Xcode or no device that can be used, ``BadRequest`` where it is not
-    clear which.
+    Raises ``MissingToolchain`` where there is no device that can be used, ``BadRequest`` where it is not clear which.
     """
-    if shutil.which("xcrun") is None:
-        raise MissingToolchain(f"--device ios needs a Mac with Xcode 16 or later ('xcrun' is not here). {_ELSEWHERE}")
     found = _listed()
     chosen = [each for each in found if serial is None or serial in (each.identifier, each.udid)]
     if serial is None and any(each.tunnel != "unavailable" for each in chosen):

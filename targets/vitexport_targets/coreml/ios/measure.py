@@ -46,6 +46,7 @@ def measured(target: Target, bundles: Sequence[Bundle], asked: Attachment) -> tu
     Raises ``MissingToolchain``: no Xcode, no device, no app. ``BadRequest``: which device, or no team. ``WorldFailed``:
     the device went away.
     """
+    devicectl.expect_xcode()
     team = checked(asked.team)
     one = devicectl.attached(asked.serial)
     device = devicectl.described(one)
