@@ -1,0 +1,148 @@
+"""The nouns that pass through vitexport, and the one seam that a target implements. No torch, no I/O.
+
+``ExportRequest`` -> ``SourceModel`` -> ``Artifact`` -> ``Bundle`` -> ``Parity`` + ``Measurement`` -> ``Report``
+
+All of them are frozen dataclasses. What is stored (``Manifest``, ``Report``) or sent (``ExportRequest``) holds only
+plain data, so that it round-trips through JSON.
+"""
+
+from typing import TYPE_CHECKING
+
+from vitexport.contract.bundle import (
+    Artifact,
+    Bundle,
+    CalibrationSet,
+    FileEntry,
+    GoldenCase,
+    Manifest,
+    Metric,
+    Rung,
+    RuntimeBuild,
+    Variant,
+    WebRuntime,
+)
+from vitexport.contract.proof import (
+    Device,
+    DeviceCell,
+    DeviceReport,
+    Gate,
+    Measurement,
+    NonNegative,
+    Parity,
+    Placement,
+    Report,
+    Result,
+    Verdict,
+)
+from vitexport.contract.request import (
+    LARGEST_SIDE,
+    CoremlTarget,
+    Dynamic,
+    ExportRequest,
+    Layout,
+    Observer,
+    Size,
+    Task,
+)
+from vitexport.contract.source import (
+    INPUT_NAME,
+    Case,
+    CaseKind,
+    Clip,
+    Exam,
+    Meaning,
+    OutputSpec,
+    Preprocessing,
+    Probe,
+    Provenance,
+    Scores,
+    SourceModel,
+)
+from vitexport.contract.target import (
+    Accelerated,
+    Attachable,
+    Attachment,
+    Finding,
+    Gated,
+    Hosted,
+    Lint,
+    Need,
+    Precision,
+    Remote,
+    Resident,
+    Run,
+    Session,
+    Target,
+    Threaded,
+    Traits,
+    Transparent,
+    Value,
+)
+
+if TYPE_CHECKING:
+    from vitexport.contract.source import Image as Image
+    from vitexport.contract.source import Tensor as Tensor
+    from vitexport.contract.source import Tensors as Tensors
+
+__all__ = [
+    "INPUT_NAME",
+    "LARGEST_SIDE",
+    "Accelerated",
+    "Artifact",
+    "Attachable",
+    "Attachment",
+    "Bundle",
+    "CalibrationSet",
+    "Case",
+    "CaseKind",
+    "Clip",
+    "CoremlTarget",
+    "Device",
+    "DeviceCell",
+    "DeviceReport",
+    "Dynamic",
+    "Exam",
+    "ExportRequest",
+    "FileEntry",
+    "Finding",
+    "Gate",
+    "Gated",
+    "GoldenCase",
+    "Hosted",
+    "Layout",
+    "Lint",
+    "Manifest",
+    "Meaning",
+    "Measurement",
+    "Metric",
+    "Need",
+    "NonNegative",
+    "Observer",
+    "OutputSpec",
+    "Parity",
+    "Placement",
+    "Precision",
+    "Preprocessing",
+    "Probe",
+    "Provenance",
+    "Remote",
+    "Report",
+    "Resident",
+    "Result",
+    "Run",
+    "Rung",
+    "RuntimeBuild",
+    "Scores",
+    "Session",
+    "Size",
+    "SourceModel",
+    "Target",
+    "Task",
+    "Threaded",
+    "Traits",
+    "Transparent",
+    "Value",
+    "Variant",
+    "Verdict",
+    "WebRuntime",
+]
