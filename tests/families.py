@@ -28,8 +28,9 @@ class Family:
         return self.model
 
 
-FAST = [Family("vit_tiny"), Family("convnext_atto"), Family("selfie", "pretrained")]
+FAST = [Family("vit_tiny"), Family("selfie", "pretrained")]
 SLOW = [
+    Family("convnext_atto"),
     Family("vit_small"),
     Family("deit_tiny"),
     Family("dinov2_small"),

@@ -15,17 +15,17 @@ import pytest
 pytest.importorskip("litert_torch")
 
 import adb_stand_in
-import models
+import unproven
 import written_reports as written
+from conftest import TINY
 from vitexport import bundle as bundles
-from vitexport import capture, photos, proof
 from vitexport.bench import SOFTWARE_ADAPTER
+from vitexport.bundle import read_golden
 from vitexport.commands import COMMANDS
 from vitexport.contract import Attachment, ExportRequest, Report, Result
 from vitexport.devices import attached
 from vitexport.errors import BadRequest, MissingToolchain, VitexportError, WorldFailed
 from vitexport.manifest import decode, encode
-from vitexport_targets.tflite import TARGET
 from vitexport_targets.tflite.android import measure, tool
 from vitexport_targets.tflite.android.identity import described, is_emulated
 
@@ -45,19 +45,16 @@ PHONE = {
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An export to LiteRT, not proven, with a report that has nothing of it."""
     home = tmp_path_factory.mktemp("made")
-    (home / "tflite").mkdir()
-    exam = proof.exam(capture.capture(models.tiny(), "tiny", photos.probes(None)))
-    request = ExportRequest(model="tiny", targets=("tflite",), precisions=("fp32",))
-    artifact = TARGET.lower((exam.source,), request, home / "tflite")
-    bundles.complete(home / "tflite", "tflite", (exam,), artifact)
+    request = ExportRequest(model=TINY, targets=("tflite",), precisions=("fp32",))
+    (bundle,) = unproven.written(home / "tflite", request)
     (home / "report.json").write_bytes(encode(written.report(written.result("onnx", "fp32"))))
     (home / "answers").mkdir()
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(str(home / "tflite" / artifact.variants[0][0].files[0]))
+    interpreter = Interpreter(str(bundle.path(bundle.variant("fp32").files[0])))
     interpreter.allocate_tensors()
     (given,), (answer,) = interpreter.get_input_details(), interpreter.get_output_details()
-    for case in exam.cases[: bundles.GOLDEN_PHOTOS]:
+    for case in read_golden(bundle):
         value = np.ascontiguousarray(case.pixel_values.transpose(0, 2, 3, 1))
         interpreter.set_tensor(given["index"], value)
         interpreter.invoke()

@@ -18,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
+import unproven
 from conftest import TESTS, TINY, TINY_MASK, Command
 from vitexport import ExportRequest, Size, capture, export, parity, photos, pipeline, proof, registry
 from vitexport import bundle as bundles
@@ -359,11 +360,9 @@ def test_what_float16_cannot_hold_stays_float32(tmp_path: Path):
 
     out = tmp_path / "out"
     network = Network(Linear(), IMAGENET, task="classify", output_name="logits", meaning="logits")
-    target, made = registry.target("coreml"), source(network)
-    out.mkdir()
-    artifact = target.lower((made,), replace(TINY_REQUEST, precisions=("fp16",)), out)
-    (bundle,) = bundles.complete(out, "coreml", (proof.exam(made),), artifact)
-    result = proof.prove(target, bundle, "fp16", "evaluator", proof.exam(made).cases).result
+    exam = proof.exam(source(network))
+    (bundle,) = unproven.written(out, replace(TINY_REQUEST, precisions=("fp16",)), [exam])
+    result = proof.prove(registry.target("coreml"), bundle, "fp16", "evaluator", exam.cases).result
     assert result.verdict == "passed", result.parity
     declared = {
         output.type.dtype

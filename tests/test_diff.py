@@ -18,9 +18,9 @@ from PIL import Image
 from torch import nn
 
 import models
+import unproven
 from conftest import TESTS, TINY
-from vitexport import ExportRequest, Network, Size, capture, diff, photos, pipeline, registry
-from vitexport import bundle as bundles
+from vitexport import ExportRequest, Network, Size, capture, diff, photos, pipeline
 from vitexport.commands import COMMANDS
 from vitexport.contract import Exam, Report
 from vitexport.diff import Trace
@@ -56,10 +56,8 @@ def exported(model: str, target: str, *precisions: str, sizes: tuple[Size, ...] 
     atexit.register(shutil.rmtree, home, ignore_errors=True)
     asked = ExportRequest(model=model, targets=(target,), precisions=precisions, sizes=sizes, runtime="none")
     folder, exams = home / target, captured(model, sizes)
-    folder.mkdir()
-    sources = tuple(exam.source for exam in exams)
-    bundles.complete(folder, target, exams, registry.target(target).lower(sources, asked, folder))
-    report = Report(1, "0", asked, str(home), sources[0].provenance, {}, {}, ())
+    unproven.written(folder, asked, exams)
+    report = Report(1, "0", asked, str(home), exams[0].source.provenance, {}, {}, ())
     (home / "report.json").write_bytes(encode(report))
     return folder
 

@@ -16,8 +16,8 @@ from PIL import Image
 from safetensors import safe_open
 
 import headless
-from vitexport import bundle as bundles
-from vitexport import capture, models, photos, proof, registry
+import unproven
+from vitexport import models, registry
 from vitexport.contract import Bundle, ExportRequest, Size
 from vitexport.digits import evaluate, network, pictures, train
 from vitexport.errors import BadRequest
@@ -197,10 +197,8 @@ def test_weights_of_ones_own_are_taken_and_claim_no_licence():
 
 def exported(target: str, folder: Path, *sizes: Size, precisions: tuple[str, ...] = ("fp32",)) -> tuple[Bundle, ...]:
     """A bundle for each size, not proven: the exam is."""
-    asked = ExportRequest(model="digits_vit_tiny", precisions=precisions)
-    sources = [capture.capture(models.build(request(size)), "digits_vit_tiny", photos.probes(None)) for size in sizes]
-    exams = [proof.exam(source) for source in sources]
-    return bundles.complete(folder, target, exams, registry.target(target).lower(tuple(sources), asked, folder))
+    asked = ExportRequest(model="digits_vit_tiny", targets=(target,), precisions=precisions, sizes=sizes)
+    return unproven.written(folder, asked)
 
 
 def read_by_onnx(bundle: Bundle, precision: str, images: NDArray[np.uint8]) -> NDArray[np.int64]:

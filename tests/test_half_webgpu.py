@@ -12,10 +12,10 @@ import numpy as np
 import onnx
 import pytest
 
+import unproven
 import webgpu_f16
 from test_half import WIDE, pictures, plain, safe, worst
-from vitexport import bundle as bundles
-from vitexport import parity, pipeline, registry
+from vitexport import parity, pipeline
 from vitexport.contract import ExportRequest
 from vitexport.digits import pictures as digits
 from vitexport.preprocess import preprocess
@@ -57,9 +57,7 @@ def test_a_trained_vit_reads_digits_as_pytorch_does(tmp_path: Path):
     """Of the exam, in the file of a web bundle: this adapter adds products up in float16, too."""
     request = ExportRequest(model="digits_vit_tiny", targets=("webgpu",), precisions=("fp16",), runtime="none")
     (exam,) = pipeline.captured(request)
-    (tmp_path / "bundle").mkdir()
-    artifact = registry.target("webgpu").lower((exam.source,), request, tmp_path / "bundle")
-    (bundle,) = bundles.complete(tmp_path / "bundle", "webgpu", (exam,), artifact)
+    (bundle,) = unproven.written(tmp_path / "bundle", request, [exam])
     images, _ = digits.held_out(40)
     given = [preprocess(image, exam.source.preprocessing) for image in images]
     model = onnx.load(bundle.path(bundle.variant("fp16").files[0]))

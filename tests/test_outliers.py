@@ -14,9 +14,9 @@ import pytest
 import torch
 
 import outliers
+import unproven
 from conftest import TESTS
 from vitexport import ExportRequest, capture, pipeline, registry
-from vitexport import bundle as bundles
 from vitexport import photos as built_in
 from vitexport.contract import INPUT_NAME, Exam
 from vitexport.digits import network, pictures
@@ -67,8 +67,7 @@ def by_precision(
     )
     exams = pipeline.captured(request)
     back_end = registry.target(target)
-    artifact = back_end.lower(tuple(each.source for each in exams), request, folder)
-    (bundle,) = bundles.complete(folder, target, exams, artifact)
+    (bundle,) = unproven.written(folder, request, exams)
     inputs, digits = exam(count)
     found = {"float": float_top1(exams, inputs, digits)}
     for name in precisions:

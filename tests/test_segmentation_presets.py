@@ -276,8 +276,7 @@ def test_a_checkpoint_without_weights_is_refused(hub: Hub) -> None:
     assert "cannot be used: it has none of model.safetensors, model.safetensors.index.json, pytorch" in said["error"]
 
 
-@pytest.mark.parametrize("hub", [SEGFORMER, MOBILEVIT], indirect=True)
-@pytest.mark.parametrize("fault", ["cut", "damaged"])
+@pytest.mark.parametrize(("hub", "fault"), [(SEGFORMER, "cut"), (MOBILEVIT, "damaged")], indirect=["hub"])
 def test_weights_that_arrive_cut_or_damaged_are_never_taken_for_whole(hub: Hub, fault: str) -> None:
     getattr(hub.served, fault).add(hub.weights)
     said = hub.build()

@@ -35,7 +35,7 @@ def fuzzed(exports: Path, *options: str) -> str:
 
 
 def test_harmed_files_answer_or_are_refused_with_a_sentence(exports: Path):
-    said = fuzzed(exports, "--files", "150")
+    said = fuzzed(exports, "--files", "100")
     for end in ("answered", "LiteRT refused", "we refused"):
         assert f"'{end}'" in said, "harm so mild that it tests little, or so harsh that nothing is ever reached"
 

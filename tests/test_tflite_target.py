@@ -13,6 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("litert_torch")
 
+import unproven  # noqa: E402
 from conftest import TESTS, TINY, TINY_MASK  # noqa: E402
 from vitexport import (  # noqa: E402
     ExportRequest,
@@ -29,7 +30,7 @@ from vitexport import (  # noqa: E402
 from vitexport.bundle import read_golden  # noqa: E402
 from vitexport.contract import Bundle, Report, Threaded  # noqa: E402
 from vitexport.errors import BadRequest, LoweringFailed, RuntimeUnavailable  # noqa: E402
-from vitexport.manifest import read_bundle, read_bundles  # noqa: E402
+from vitexport.manifest import read_bundle  # noqa: E402
 from vitexport.pipeline import binds  # noqa: E402
 from vitexport.preprocess import pixels, preprocess  # noqa: E402
 from vitexport.rewrites import PROGRAM_REWRITES  # noqa: E402
@@ -52,6 +53,11 @@ def exported(tmp_path: Path, model: str, **asked: Any) -> tuple[Report, Path]:
     return report, Path(report.out) / "tflite"
 
 
+def lowered(folder: Path, model: str, **asked: Any) -> tuple[Bundle, ...]:
+    """Not proven, which takes a browser and seconds."""
+    return unproven.written(folder, ExportRequest(model=model, targets=("tflite",), precisions=("fp32",), **asked))
+
+
 def source(model: str, **asked: Any) -> Any:
     return capture.capture(models.build(ExportRequest(model=model, **asked)), "made here", photos.probes(None))
 
@@ -65,10 +71,9 @@ def roomy(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Bundle]:
 # ------------------------------------------------------------------------------------------------- the whole product
 
 
-@pytest.mark.browser
 def test_a_conversion_leaves_pythons_recursion_limit_as_it_was(tmp_path: Path):
     before = sys.getrecursionlimit()
-    export(ExportRequest(model=TINY, targets=("tflite",), precisions=("fp32",), out=str(tmp_path / "out")))
+    lowered(tmp_path / "out", TINY)
     assert sys.getrecursionlimit() == before
 
 
@@ -103,8 +108,8 @@ def test_it_can_be_told_how_many_threads_to_use_and_says_so(roomy: tuple[Report,
 
 def test_an_operation_that_xnnpack_leaves_is_named(tmp_path: Path):
     """uint8 becomes float in LiteRT's own kernel."""
-    _, folder = exported(tmp_path, TINY, precisions=("fp32",), image_input=True)
-    with TARGET.open(read_bundle(folder), "fp32", "interpreter") as session:
+    (bundle,) = lowered(tmp_path / "out", TINY, image_input=True)
+    with TARGET.open(bundle, "fp32", "interpreter") as session:
         assert session.placement.nodes["cpu"] == 1
         assert session.placement.fallback[0].startswith("CAST (")
 
@@ -118,7 +123,8 @@ def test_fewer_bits_are_fewer_bytes_of_the_type_asked_for(roomy: tuple[Report, B
 
 
 def test_identical_input_gives_an_identical_file(roomy: tuple[Report, Bundle], tmp_path: Path):
-    _, folder = exported(tmp_path, ROOMY, precisions=("fp32", "w8"))
+    folder = tmp_path / "out"
+    unproven.written(folder, ExportRequest(model=ROOMY, targets=("tflite",), precisions=("fp32", "w8")))
     for name in ("fp32", "w8"):
         file = f"model_{name}.tflite"
         assert (folder / file).read_bytes() == roomy[1].path(file).read_bytes()
@@ -159,11 +165,10 @@ def test_a_vit_takes_what_pytorch_takes():
 
 def test_a_photo_goes_in_as_uint8_and_comes_out_as_pytorchs_answer(tmp_path: Path):
     """To 1/255 of the range of what it answers, and far below."""
-    _, folder = exported(tmp_path, TINY, precisions=("fp32",), image_input=True)
+    (bundle,) = lowered(tmp_path / "out", TINY, image_input=True)
     from ai_edge_litert.interpreter import Interpreter
 
-    runner = Interpreter(str(folder / "model_fp32.tflite")).get_signature_runner("classify")
-    bundle = read_bundle(folder)
+    runner = Interpreter(str(bundle.path("model_fp32.tflite"))).get_signature_runner("classify")
     for case in read_golden(bundle):
         photo = pixels(case.pixel_values, bundle.rung.preprocessing)
         assert photo.dtype == np.uint8
@@ -174,13 +179,12 @@ def test_a_photo_goes_in_as_uint8_and_comes_out_as_pytorchs_answer(tmp_path: Pat
 
 def test_a_ladder_is_one_file_whose_sizes_share_their_weights(tmp_path: Path):
     sizes = (Size(32, 32), Size(48, 64))
-    report, folder = exported(tmp_path, ANY_SIZE, precisions=("fp32",), sizes=sizes)
-    assert {r.verdict for r in report.results if binds(r)} == {"passed"}
-    content = (folder / "model_fp32.tflite").read_bytes()
+    ladder = lowered(tmp_path / "ladder", ANY_SIZE, sizes=sizes)
+    content = ladder[0].path("model_fp32.tflite").read_bytes()
     assert interfaces(content).keys() == {"classify_32x32", "classify_48x64"}
-    _, alone = exported(tmp_path / "alone", ANY_SIZE, precisions=("fp32",), sizes=sizes[:1])
-    assert len(constants(content)) == len(constants((alone / "model_fp32.tflite").read_bytes()))
-    for bundle in read_bundles(folder):
+    (alone,) = lowered(tmp_path / "alone", ANY_SIZE, sizes=sizes[:1])
+    assert len(constants(content)) == len(constants(alone.path("model_fp32.tflite").read_bytes()))
+    for bundle in ladder:
         with TARGET.open(bundle, "fp32", "interpreter") as session:
             case = read_golden(bundle)[0]
             assert parity.drift(session.run(case.pixel_values).outputs["logits"], case.reference["logits"]) < 1e-4

@@ -7,14 +7,16 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-import onnx_bundles
+import unproven
+from conftest import TESTS
 from vitexport import versus
-from vitexport.contract import Size
+from vitexport.contract import ExportRequest, Size
 from vitexport.errors import BadRequest
 from vitexport.manifest import read_bundles
 
@@ -23,9 +25,10 @@ from vitexport.manifest import read_bundles
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``one`` and ``copy`` hold the same file, ``half`` the same network in another precision."""
     made = tmp_path_factory.mktemp("versus")
-    onnx_bundles.filled(made / "one", "roomy_and_large")
+    asked = ExportRequest(f"{TESTS / 'models.py'}:roomy_and_large", ("onnx",), precisions=("fp32",))
+    unproven.written(made / "one", asked)
     shutil.copytree(made / "one", made / "copy")
-    onnx_bundles.filled(made / "half", "roomy_and_large", ("fp16",))
+    unproven.written(made / "half", replace(asked, precisions=("fp16",)))
     return made
 
 

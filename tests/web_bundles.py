@@ -18,12 +18,11 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 import models
-from vitexport import bundle as bundles
+import unproven
 from vitexport import capture, photos, proof
 from vitexport import models as presets
 from vitexport.contract import Bundle, ExportRequest, FileEntry, SourceModel
 from vitexport.manifest import MANIFEST_NAME, encode, read_bundle
-from vitexport_targets.webgpu import TARGET
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -51,7 +50,7 @@ def preset(model: str, precisions: tuple[str, ...] = ("fp32",)) -> Bundle:
 def filled(folder: Path, request: ExportRequest, *sources: SourceModel) -> tuple[Bundle, ...]:
     """``folder`` as a web bundle of ``sources``, one size each; not proven, which a software adapter is slow at."""
     exams = [proof.exam(source) for source in sources]
-    return bundles.complete(folder, "webgpu", exams, TARGET.lower(sources, request, folder))
+    return unproven.written(folder, replace(request, targets=("webgpu",)), exams)
 
 
 def changed(bundle: Bundle, into: Path, change: Callable[[Path], None], *, rehash: bool = False) -> Bundle:
