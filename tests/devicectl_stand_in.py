@@ -121,7 +121,8 @@ def devicectl(words: list[str]) -> int:
                 print("ERROR: The device is locked.", file=sys.stderr)
                 return 1
             bundle = (Path(words[5]) / "bundle").read_text()
-            (container(bundle) / "Documents").mkdir(parents=True)
+            (container(bundle) / "Documents").mkdir(parents=True, exist_ok=True)
+            (ROOT / "installed").write_text(str(time.time()))  # which ends what runs of it
             Path(report).write_text(json.dumps({"result": {"installedApplications": [{"bundleID": bundle}]}}))
             return 0
         case ["device", "uninstall", "app"]:
@@ -167,8 +168,8 @@ def copied(direction: str, told: dict[str, str], report: str | None) -> int:
 
 def run(home: Path) -> int:
     """Until it is taken away, or who launched it ends."""
-    messages, launcher = home / "requests" / "messages", os.getppid()
-    while home.parent.is_dir() and os.getppid() == launcher:
+    messages, launcher, installed = home / "requests" / "messages", os.getppid(), (ROOT / "installed").read_text()
+    while home.parent.is_dir() and os.getppid() == launcher and (ROOT / "installed").read_text() == installed:
         for path in sorted(messages.glob("*/message.json")) if messages.is_dir() else []:
             message = json.loads(path.read_text())
             path.unlink()  # before it is answered, as the Swift does

@@ -85,7 +85,7 @@ def installed(one: Listed, team: str) -> Iterator[Runner]:
         runner = None
         try:
             with step("device", f"building coremltools' model runner for {one.name}"):
-                runner = Runner(_launched(one, team, app, Path(folder)), one, Path(folder))
+                runner = Runner(_launched(one, team, app, Path(folder)), one, team, app, Path(folder))
                 runner.greet()
             yield runner
         finally:
@@ -105,7 +105,8 @@ def _expect_plain_paths(folder: Path) -> None:
 
 
 def _launched(one: Listed, team: str, app: str, folder: Path) -> Any:
-    """coremltools' ``Device``, with a session."""
+    """coremltools' ``Device``, with a session. What was built before in ``folder`` is not built again, and installing
+    it again ends what runs of it."""
     from coremltools.models.ml_program.experimental import remote_device as remote
 
     try:
@@ -148,6 +149,8 @@ class Runner:
     device: Any
     """coremltools' ``Device``, with the session of the latest launch."""
     listed: Listed
+    team: str
+    app: str
     folder: Path
     """Of ours, for what is sent and what comes back."""
     greeted: bool = False
@@ -183,12 +186,9 @@ class Runner:
 
     def relaunched(self) -> Runner:
         """The same, running. Raises ``WorldFailed``."""
-        from coremltools.models.ml_program.experimental.remote_device import _DeviceCtl
-
         if not self._running:
-            session = self.device.session
-            again = _DeviceCtl.launch_app(self.device, session.installation_info, session.working_directory)
-            self.device, self._socket, self._running = replace(self.device, session=again), None, True
+            self.device = _launched(self.listed, self.team, self.app, self.folder)
+            self._socket, self._running = None, True
             self.greet()
         return self
 
@@ -197,9 +197,11 @@ class Runner:
         process = self.device.session._process
         process.terminate()
         try:
-            process.communicate(timeout=_ENDING_S)
+            process.wait(_ENDING_S)
         except subprocess.TimeoutExpired:
             process.kill()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            pipe.close()
 
     def _ask(
         self, method: str, params: dict[str, Any], resource: Path | None, longest_s: float
