@@ -69,6 +69,7 @@ def devices() -> list[dict[str, Any]]:
         "two": [device(), device(OTHER, "iPad")],
         "one of two here": [device(), device(OTHER, "iPad", tunnelState="unavailable")],
         "nameless": [device(marketingName="")],
+        "iOS 16": [device(osVersionNumber="16.7.2")],
         "simulators": [device(), device(OTHER, **_SIMULATED)],
         "simulators alone": [device(OTHER, **_SIMULATED)],
         "no hardware": [{"identifier": IDENTIFIER, "properties": {"hardware": {"deviceType": "iPhone"}}}],
@@ -102,6 +103,7 @@ def xcodebuild(words: list[str]) -> int:
 
 
 def devicectl(words: list[str]) -> int:
+    print("10:04:12  Acquired tunnel connection to device.", file=sys.stderr)
     told = dict(pairwise(words))
     told |= dict(word.split("=", 1) for word in words if word.startswith("--") and "=" in word)
     report = told.get("-j") or told.get("--json-output")
@@ -114,6 +116,9 @@ def devicectl(words: list[str]) -> int:
             Path(report).write_text(json.dumps({"info": info, "result": {"devices": devices()}}))
             return 0
         case ["device", "info", "details"]:
+            if TROUBLE in ("away", "deaf"):
+                print("ERROR: The device is not connected.", file=sys.stderr)
+                return 1
             (ROOT / "woken").touch()
             return 0
         case ["device", "install", "app"]:

@@ -27,7 +27,14 @@ from vitexport.bundle import read_golden
 from vitexport.commands import COMMANDS
 from vitexport.contract import Attachment, Report, Result
 from vitexport.devices import attached
-from vitexport.errors import BadRequest, Interrupted, MissingToolchain, VitexportError, WorldFailed
+from vitexport.errors import (
+    BadRequest,
+    Interrupted,
+    MissingToolchain,
+    RuntimeUnavailable,
+    VitexportError,
+    WorldFailed,
+)
 from vitexport.manifest import decode, encode
 from vitexport_targets.coreml import inputs, names
 from vitexport_targets.coreml.evaluator import Evaluator
@@ -159,6 +166,20 @@ def test_another_size_of_a_ladder_is_another_function(phone: Path, tmp_path: Pat
 # ------------------------------------------------------------------------------------------------ what does not go well
 
 
+def test_a_package_that_this_macs_core_ml_does_not_compile_is_not_run_there(
+    made: Path, phone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of iOS 18 on an older macOS, say."""
+    from coremltools.models import utils
+
+    def refusing(*_: object, **__: object) -> None:
+        raise RuntimeError("Error compiling model: unknown opset.\nMore.")
+
+    monkeypatch.setattr(utils, "compile_model", refusing)
+    reason = "Core ML does not compile model_fp16.mlpackage on this Mac: Error compiling model: unknown opset."
+    assert [(r.verdict, r.parity.reason) for r in run(made)] == [("not run", reason)] * 4
+
+
 @pytest.mark.usefixtures("one_way")
 def test_what_core_ml_refuses_there_says_why(made: Path, phone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEVICECTL_TROUBLE", "refused")
@@ -253,8 +274,9 @@ def test_whoever_interrupts_a_prediction_leaves_no_app_and_no_file(
         ("none", MissingToolchain, "No iPhone or iPad is attached. Connect it by cable, unlock it, tap Trust"),
         ("unpaired", MissingToolchain, "is not paired with this Mac. Unlock it, tap Trust, and run this again."),
         ("no developer mode", MissingToolchain, "does not have Developer Mode on. Switch it on in Settings > Privacy"),
-        ("away", MissingToolchain, "cannot be reached (its tunnel is 'unavailable'). Connect it by cable, unlock it"),
-        ("deaf", MissingToolchain, "cannot be reached (its tunnel is 'disconnected')."),
+        ("away", MissingToolchain, "cannot be reached (ERROR: The device is not connected). Connect it by cable, un"),
+        ("deaf", MissingToolchain, "cannot be reached (ERROR: The device is not connected). Connect it by cable, un"),
+        ("iOS 16", MissingToolchain, "has iOS 16.7.2, and coremltools' model runner needs 17. Update it, or take ano"),
         ("two", BadRequest, f"2 devices are attached ({stand_in.IDENTIFIER} Somebody's phone, {stand_in.OTHER} Some"),
         ("nameless", BadRequest, "does not say what it is (no marketingName in devicectl's list)"),
         ("broken", MissingToolchain, "devicectl lists no devices (ERROR: CoreDeviceService cannot be launched)"),
@@ -359,13 +381,26 @@ def test_what_is_sent_is_in_the_order_that_its_strides_tell(tmp_path: Path) -> N
     class Listening:
         folder = tmp_path
 
-        def ask(self, method: str, params: dict[str, Any], resource: Path) -> tuple[dict[str, Any], Path]:
+        def ask(self, method: str, params: dict[str, Any], resource: Path) -> tuple[dict[str, Any], bytes]:
             sent.append(stand_in.array(params["inputs"]["image"], resource.read_bytes()))
-            return {"duration": 1}, resource
+            return {"duration": 1, "outputs": {}}, b""
 
     picture = np.arange(24, dtype=np.float32).reshape(1, 2, 3, 4)
     Loaded(Listening(), "model", "ALL", 0.0).predict({"image": np.asfortranarray(picture)})
     np.testing.assert_array_equal(sent[0], picture)
+
+
+@pytest.mark.parametrize(("strides", "size"), [([5, 1], 16), ([9, 1], 40), ([-5, 1], 40), ([5], 40)], ids=str)
+def test_an_answer_that_is_not_where_it_says_is_not_read(strides: list[int], size: int, tmp_path: Path) -> None:
+    class Answering:
+        folder = tmp_path
+
+        def ask(self, *_: object) -> tuple[dict[str, Any], bytes]:
+            told = {"dataType": "Float32", "shape": [2, 5], "strides": strides, "storage": {"offset": 0, "size": size}}
+            return {"duration": 1, "outputs": {"logits": told}}, bytes(size)
+
+    with pytest.raises(RuntimeUnavailable, match="the device's answer is not readable"):
+        Loaded(Answering(), "model", "ALL", 0.0).predict({})
 
 
 def test_a_device_is_called_by_its_shops_name_and_stands_in_for_none_on_a_mac(monkeypatch: pytest.MonkeyPatch) -> None:

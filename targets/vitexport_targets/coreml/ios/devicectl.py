@@ -24,6 +24,9 @@ from vitexport.errors import BadRequest, MissingToolchain
 #: The kinds that coremltools' runner is built for by the same scheme, as devicectl calls them.
 _KINDS = ("iPhone", "iPad")
 
+#: iOS, for which coremltools' Xcode project builds the runner.
+_OLDEST = 17
+
 #: A phone that was just unlocked takes seconds to answer; one that is gone is given up by devicectl itself.
 _ASKING_S = 120.0
 
@@ -110,18 +113,21 @@ def _ready(one: Listed) -> Listed:
     who = f"The device {one}"
     if one.pairing != "paired":
         raise MissingToolchain(f"{who} is not paired with this Mac. Unlock it, tap Trust, and run this again.")
+    asked = _run(["devicectl", "device", "info", "details", "--device", one.identifier])  # which connects it
+    one = next((each for each in _listed() if each.identifier == one.identifier), one)
+    if asked.returncode or one.tunnel == "unavailable":
+        raise MissingToolchain(
+            f"{who} cannot be reached ({telling(asked.stderr or one.tunnel)}). Connect it by cable, unlock it, and run "
+            "this again."
+        )
     if one.developer_mode != "enabled":
         raise MissingToolchain(
             f"{who} does not have Developer Mode on. Switch it on in Settings > Privacy & Security, restart the "
             "device, and run this again."
         )
-    if one.tunnel == "disconnected":  # as a device is until somebody asks it something; coremltools wants it connected
-        _run(["devicectl", "device", "info", "details", "--device", one.identifier])
-        one = next((each for each in _listed() if each.identifier == one.identifier), one)
-    if one.tunnel != "connected":
+    if one.system.partition(".")[0].isdigit() and int(one.system.partition(".")[0]) < _OLDEST:
         raise MissingToolchain(
-            f"{who} cannot be reached (its tunnel is '{one.tunnel}'). Connect it by cable, unlock it, and run this "
-            "again."
+            f"{who} has iOS {one.system}, and coremltools' model runner needs {_OLDEST}. Update it, or take another."
         )
     return one
 
@@ -156,9 +162,7 @@ def on_path() -> Iterator[None]:
     if shutil.which("devicectl") is None:
         done = _run(["--find", "devicectl"])
         if done.returncode:
-            raise MissingToolchain(
-                f"Xcode does not say where devicectl is ({first_words(done.stderr)}). Install it again."
-            )
+            raise MissingToolchain(f"Xcode does not say where devicectl is ({telling(done.stderr)}). Install it again.")
         os.environ["PATH"] = f"{before}{os.pathsep}{Path(done.stdout.strip()).parent}"
     try:
         yield
@@ -181,7 +185,7 @@ def _listed() -> list[Listed]:
             entries = told["result"]["devices"]
         except (OSError, ValueError, TypeError, KeyError):
             raise MissingToolchain(
-                f"devicectl lists no devices ({first_words(done.stderr or done.stdout)}). See that `xcrun devicectl "
+                f"devicectl lists no devices ({telling(done.stderr or done.stdout)}). See that `xcrun devicectl "
                 "list devices` works; Xcode 16 is the first that will do."
             ) from None
     if entries and not any("hardwareProperties" in entry for entry in entries):
@@ -216,7 +220,10 @@ def _run(words: list[str]) -> subprocess.CompletedProcess[str]:
         raise MissingToolchain(f"'xcrun' cannot be run ({error.strerror}). Install Xcode.") from None
 
 
-def first_words(text: str) -> str:
-    """The first line that says something, for a sentence."""
-    line = next((line.strip() for line in text.splitlines() if line.strip()), "it says nothing")
-    return "".join(c for c in line if c.isprintable())[:400].rstrip(".")
+def telling(text: str) -> str:
+    """Of what one of Xcode's tools printed, the line to quote: its error, how an app ended, or the last. Before these
+    come lines on how the device was reached."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or ["it says nothing"]
+    error = next((line for line in lines if "error:" in line.lower()), None)
+    ended = next((line for line in reversed(lines) if "terminated" in line), None)
+    return "".join(c for c in error or ended or lines[-1] if c.isprintable())[:400].rstrip(".")

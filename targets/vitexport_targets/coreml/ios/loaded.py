@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -17,7 +18,7 @@ import numpy as np
 
 from vitexport.errors import RuntimeUnavailable
 from vitexport_targets._onnx_graph import first_line
-from vitexport_targets.coreml.ios.runner import Refused, Runner
+from vitexport_targets.coreml.ios.runner import Runner
 
 if TYPE_CHECKING:
     from vitexport.contract import Tensor, Tensors
@@ -58,25 +59,27 @@ class Loaded:
         with path.open("wb") as file:
             # An array's bytes are written in C order, beside the strides that it has.
             told = {n: _TensorDescriptor.from_array(np.ascontiguousarray(v), file).as_dict() for n, v in given.items()}
-        result, answers = self.runner.ask("Prediction", {**self._asked, "inputs": told}, path)
-        if answers is None:
-            raise RuntimeUnavailable("the device answered without answers")
-        with answers.open("rb") as file:
-            return _arrays(result.get("outputs", {}), file), _milliseconds(result)
+        result, held = self.runner.ask("Prediction", {**self._asked, "inputs": told}, path)
+        try:
+            return {name: _array(each, held) for name, each in result["outputs"].items()}, _milliseconds(result)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise RuntimeUnavailable(f"the device's answer is not readable: {first_line(error)}") from error
 
     def plan(self) -> list[tuple[str, str, str]] | None:
-        """Function, first output and device of each operation that ``MLComputePlan`` places; None before iOS 17.4."""
+        """Function, first output and device of each operation that ``MLComputePlan`` places.
+
+        None where it does not tell, as before iOS 17.4, or at too great a cost.
+        """
         from coremltools.models.ml_program.experimental.remote_device import ComputePlan
 
         try:
             result, _ = self.runner.ask("ComputePlan", {"modelID": self.model})
-        except Refused:
+            return [
+                (_function(path), path.components[-1].output_name, type(info.device_usage.preferred).__name__)
+                for path, info in ComputePlan.from_dict(result).infos.items()
+            ]
+        except (RuntimeUnavailable, ValueError, TypeError, KeyError, AttributeError):
             return None
-        plan = ComputePlan.from_dict(result)
-        return [
-            (_function(path), path.components[-1].output_name, type(info.device_usage.preferred).__name__)
-            for path, info in plan.infos.items()
-        ]
 
     def unload(self) -> None:
         with suppress(RuntimeUnavailable):
@@ -87,10 +90,18 @@ class Loaded:
         return {"modelID": self.model, "computeUnits": self.units}
 
 
-def _arrays(told: Mapping[str, Any], file: Any) -> dict[str, Tensor]:
+def _array(told: Mapping[str, Any], held: bytes) -> Tensor:
+    """Raises ``ValueError`` where it would not lie in what is ``held``: coremltools looks at memory unasked."""
     from coremltools.models.ml_program.experimental.remote_device import _TensorDescriptor
 
-    return {name: np.array(_TensorDescriptor.from_dict(each).to_array(file)) for name, each in told.items()}
+    described = _TensorDescriptor.from_dict(dict(told))
+    itemsize = np.dtype(_TensorDescriptor._to_numpy_dtype(described.data_type)).itemsize
+    steps = zip(described.shape, described.strides, strict=True)
+    reach = 1 + sum((size - 1) * stride for size, stride in steps)
+    start = described.storage.offset
+    if min(*described.shape, *described.strides, start + 1) < 1 or start + reach * itemsize > len(held):
+        raise ValueError(f"an array of {described.shape} by {described.strides} in {len(held):,} bytes")
+    return np.array(described.to_array(BytesIO(held)))
 
 
 def _function(path: Any) -> str:

@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -58,17 +57,26 @@ def _of_bundle(target: Target, bundle: Bundle, device: Device, runner: Runner) -
     cases = read_golden(bundle)
     for variant in bundle.rung.variants:
         package = read(names.package(bundle, variant.precision))
+        blanks = [proof.blank_result(target, bundle, variant.precision, units) for units in UNITS]
         with tempfile.TemporaryDirectory(prefix="vitexport-ios-") as folder:
-            room = _Room(bundle, package, Path(folder), device, runner)
-            for units in UNITS:
-                blank = proof.blank_result(target, bundle, variant.precision, units)
+            try:
+                model = compiled(write_plain(package.path, Path(folder) / package.path.name))
+            except RuntimeUnavailable as reason:
+                yield from (_named(proof.not_run(blank, str(reason)), device) for blank in blanks)
+                continue
+            room = _Room(bundle, package, model, device, runner)
+            for blank in blanks:
                 try:
-                    with room.opened(units) as session:
-                        result = _paced(proof.in_session(target, bundle, session, blank, cases).result, session)
+                    with room.opened(blank.provider) as session:
+                        result = _told(proof.in_session(target, bundle, session, blank, cases).result, session)
                 except RuntimeUnavailable as reason:
                     result = proof.not_run(blank, str(reason))
-                runtime = f"{_runtime(device)} on {device.name}"
-                yield replace(result, parity=replace(result.parity, runtime=runtime))
+                yield _named(result, device)
+
+
+def _named(result: Result, device: Device) -> Result:
+    """Filed under the device: see :func:`vitexport.reports.file.with_results`."""
+    return replace(result, parity=replace(result.parity, runtime=f"{_runtime(device)} on {device.name}"))
 
 
 def _runtime(device: Device) -> str:
@@ -81,19 +89,16 @@ class _Room:
 
     bundle: Bundle
     package: Package
-    folder: Path
+    model: Path
+    """The package, plain and compiled."""
     device: Device
     runner: Runner
-
-    @cached_property
-    def compiled(self) -> Path:
-        return compiled(write_plain(self.package.path, self.folder / self.package.path.name))
 
     def opened(self, units: str) -> PhoneSession:
         """Raises ``RuntimeUnavailable`` where Core ML refuses it, ``WorldFailed`` where the device is gone."""
         function = names.function(self.package, self.bundle.rung.size)
         named = function if len(self.package.functions) > 1 else None
-        loaded = Loaded.of(self.runner.relaunched(), self.compiled, units, named)
+        loaded = Loaded.of(self.runner.relaunched(), self.model, units, named)
         facts = {**self.device.facts, "sent_as": _SENT_AS}
         device = replace(self.device, runtime=_runtime(self.device), provider=units, facts=facts)
         return PhoneSession(device, loaded.load_ms, self.bundle, self.package, function, loaded)
@@ -120,7 +125,7 @@ class PhoneSession:
         self.apart_s.append(time.perf_counter() - start)
         return Run({output.name: answers[output.name] for output in self.bundle.rung.outputs}, ms)
 
-    def _planned(self) -> Placement | None:
+    def planned(self) -> Placement | None:
         planned = self._loaded.plan()
         if planned is None:
             return None
@@ -131,7 +136,6 @@ class PhoneSession:
         return Placement(dict(Counter(where for _, where in ours)), tuple(left))
 
     def __enter__(self) -> PhoneSession:
-        self.placement = self._planned()
         return self
 
     def __exit__(
@@ -141,8 +145,10 @@ class PhoneSession:
             self._loaded.unload()
 
 
-def _paced(result: Result, session: PhoneSession) -> Result:
-    """Say how far apart the predictions were: a device that waits between them lowers its clock."""
+def _told(result: Result, session: PhoneSession) -> Result:
+    """With where its operations are placed, which is asked last, for it can cost the app's life; and with how far apart
+    the predictions were: a device that waits between them lowers its clock."""
+    result = replace(result, placement=session.planned())
     latency = result.latency
     if latency.verdict != "passed":
         return result

@@ -4,29 +4,32 @@ https://apple.github.io/coremltools/docs-guides/source/mlmodel-debugging-perf-ut
 classes for users (``Device.prepare_for_model_debugging``, ``MLModelBenchmarker``) are async shells around what is used
 here. They give up after 20 looks for an answer, before a large model is compiled for the Neural Engine; take an app
 that has ended for alive (``is_alive`` is a method that is read as a property); compile a model once for each set of
-compute units; and leave a file behind for each prediction. So this module and :mod:`.loaded` use what coremltools calls
-private, which tests run whenever its pin moves.
+compute units; and leave files behind here for each prediction (on the device all stay, until the app is taken away).
+So this module and :mod:`.loaded` use what coremltools calls private, which tests run whenever its pin moves.
 """
 
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from threading import Thread
+from typing import IO, Any, TypeVar
 from uuid import uuid4
 
-from vitexport.errors import BadRequest, MissingToolchain, RuntimeUnavailable, WorldFailed
+from vitexport.errors import BadRequest, MissingToolchain, RuntimeUnavailable, VitexportError, WorldFailed
 from vitexport.progress import step
 from vitexport_targets._onnx_graph import first_line
 from vitexport_targets.coreml.apple import coremltools
 from vitexport_targets.coreml.ios import devicectl
-from vitexport_targets.coreml.ios.devicectl import Listed, first_words
+from vitexport_targets.coreml.ios.devicectl import Listed, telling
 
 _T = TypeVar("_T")
 
@@ -80,19 +83,27 @@ def installed(one: Listed, team: str) -> Iterator[Runner]:
     Raises ``MissingToolchain`` where it cannot be built, ``WorldFailed`` where it cannot be put there.
     """
     app = f"com.vitexport.modelrunner.{team.lower()}"  # an App ID is one team's for good: coremltools' own is taken
-    with devicectl.on_path(), tempfile.TemporaryDirectory(prefix="vitexport-ios-") as folder:
+    runner, stays = None, False
+    with (
+        devicectl.on_path(),
+        tempfile.TemporaryDirectory(prefix="vitexport-ios-", ignore_cleanup_errors=True) as folder,
+    ):
         _expect_plain_paths(Path(folder))
-        runner = None
         try:
             with step("device", f"building coremltools' model runner for {one.name}"):
                 runner = Runner(_launched(one, team, app, Path(folder)), one, team, app, Path(folder))
                 runner.greet()
             yield runner
+        except VitexportError:
+            stays = runner is None or not runner.greeted
+            raise
         finally:
-            if runner is not None:
-                runner.stop()
-            if runner is None or runner.greeted:
-                devicectl.uninstall(one, app)
+            try:
+                if runner is not None:
+                    runner.stop()
+            finally:
+                if not stays:
+                    devicectl.uninstall(one, app)
 
 
 def _expect_plain_paths(folder: Path) -> None:
@@ -135,11 +146,31 @@ def _launched(one: Listed, team: str, app: str, folder: Path) -> Any:
 
 
 def _why_unbuilt(error: BaseException) -> str:
-    """Of what xcodebuild said, which coremltools keeps only in the exception before its own, the first error."""
+    """What xcodebuild said, which coremltools keeps only in the exception before its own."""
     before = error.__context__
-    said = before.stdout if isinstance(before, subprocess.CalledProcessError) else b""
-    lines = (said or b"").decode(errors="replace").splitlines()
-    return first_words("\n".join(line for line in lines if "error:" in line) or f"{error}")
+    said = before.stdout if isinstance(before, subprocess.CalledProcessError) else None
+    return telling((said or str(error).encode()).decode(errors="replace"))
+
+
+class _Console:
+    """What devicectl prints while the app runs. It is read at once: nobody else would, and a pipe that is full holds
+    up who writes to it."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._lines: deque[bytes] = deque(maxlen=50)
+        pipes = (process.stdout, process.stderr)
+        self._readers = [Thread(target=self._read, args=(pipe,), daemon=True) for pipe in pipes]
+        for reader in self._readers:
+            reader.start()
+
+    def _read(self, pipe: IO[bytes]) -> None:
+        with suppress(ValueError):  # closed
+            self._lines.extend(pipe)
+
+    def last_words(self) -> str:
+        for reader in self._readers:
+            reader.join(_ENDING_S)
+        return telling(b"".join(self._lines).decode(errors="replace"))
 
 
 @dataclass(eq=False)
@@ -156,7 +187,14 @@ class Runner:
     greeted: bool = False
     """It has answered something."""
     _running: bool = True
-    _socket: Any = field(default=None, repr=False)
+    _socket: Any = field(init=False, repr=False)
+    _console: _Console = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        from coremltools.models.ml_program.experimental.remote_device import _DeviceCtlSocket
+
+        self._socket = _DeviceCtlSocket(self.device, "Documents/modelrunnerd")
+        self._console = _Console(self.device.session._process)
 
     def greet(self) -> None:
         """Wait until it answers. Raises ``WorldFailed`` where it does not."""
@@ -174,8 +212,8 @@ class Runner:
                     ) from reason
         raise WorldFailed(f"The model runner on {self.listed} does not answer. Restart the device, and run this again.")
 
-    def ask(self, method: str, params: dict[str, Any], resource: Path | None = None) -> tuple[Any, Path | None]:
-        """Its result and its file. Raises ``RuntimeUnavailable``; :class:`Refused` where the app refuses."""
+    def ask(self, method: str, params: dict[str, Any], resource: Path | None = None) -> tuple[Any, bytes]:
+        """Its result, and its file's bytes. Raises ``RuntimeUnavailable``; :class:`Refused` where the app refuses."""
         if not self._running:
             raise RuntimeUnavailable("the model runner has ended")
         try:
@@ -187,8 +225,8 @@ class Runner:
     def relaunched(self) -> Runner:
         """The same, running. Raises ``WorldFailed``."""
         if not self._running:
-            self.device = _launched(self.listed, self.team, self.app, self.folder)
-            self._socket, self._running = None, True
+            self.device, self._running = _launched(self.listed, self.team, self.app, self.folder), True
+            self.__post_init__()
             self.greet()
         return self
 
@@ -200,51 +238,42 @@ class Runner:
             process.wait(_ENDING_S)
         except subprocess.TimeoutExpired:
             process.kill()
-        for pipe in (process.stdin, process.stdout, process.stderr):
-            pipe.close()
 
-    def _ask(
-        self, method: str, params: dict[str, Any], resource: Path | None, longest_s: float
-    ) -> tuple[Any, Path | None]:
-        from coremltools.models.ml_program.experimental import remote_device as remote
+    def _ask(self, method: str, params: dict[str, Any], resource: Path | None, longest_s: float) -> tuple[Any, bytes]:
+        from coremltools.models.ml_program.experimental.remote_device import _JSONRPCRequest
 
-        if self._socket is None:
-            self._socket = remote._DeviceCtlSocket(self.device, "Documents/modelrunnerd")
-        socket, until = self._socket, time.monotonic() + longest_s
-        request = remote._JSONRPCRequest(str(uuid4()), f"MLModelService.{method}", params)
-        self._until(until, lambda: socket.send(request, resource))
-        response = self._until(until, lambda: socket.receive(request.id))
+        request = _JSONRPCRequest(str(uuid4()), f"MLModelService.{method}", params)
+        self._until(longest_s, lambda: self._socket.send(request, resource))
+        response = self._until(longest_s, lambda: self._socket.receive(request.id))
         if response.error is not None:
             kind = Refused if response.error.code == _REFUSED else RuntimeUnavailable
-            raise kind(first_words(str(response.error.message)))
-        return response.result, response.resource
+            raise kind(telling(str(response.error.message)))
+        held = b"" if response.resource is None else response.resource.read_bytes()
+        for folder in (self._socket.requests_directory, self._socket.responses_directory):
+            shutil.rmtree(folder / request.id, ignore_errors=True)
+        return response.result, held
 
-    def _until(self, until: float, done: Callable[[], _T]) -> _T:
+    def _until(self, longest_s: float, done: Callable[[], _T]) -> _T:
         """``done()``, again where devicectl could not copy a file, or the answer's is not there yet."""
         from coremltools.models.ml_program.experimental.remote_device import _DeviceCtlError
 
+        until = time.monotonic() + longest_s
         while True:
             try:
                 return done()
             except _DeviceCtlError as error:
                 if not self.device.session.is_alive():
                     self._running = False
-                    raise RuntimeUnavailable(f"the model runner ended on the device: {self._last_words()}") from error
+                    why = self._console.last_words()
+                    raise RuntimeUnavailable(f"the model runner ended on the device: {why}") from error
                 if time.monotonic() > until:
                     raise _TooLate(f"no answer came from the device ({_said(error)})") from error
             except (ValueError, TypeError, KeyError, OSError) as error:  # an answer that is none
                 raise RuntimeUnavailable(f"the model runner's answer is not readable: {first_line(error)}") from error
             time.sleep(_LOOKING_S)
 
-    def _last_words(self) -> str:
-        process = self.device.session._process
-        with suppress(subprocess.TimeoutExpired):
-            out, said = process.communicate(timeout=_ENDING_S)
-            return first_words((said or out or b"").decode(errors="replace"))
-        return "it says nothing"
-
 
 def _said(error: Any) -> str:
     """``_DeviceCtlError.message`` is bytes where a tool wrote it."""
     message = error.message
-    return first_words(message.decode(errors="replace") if isinstance(message, bytes) else str(message))
+    return telling(message.decode(errors="replace") if isinstance(message, bytes) else str(message))
