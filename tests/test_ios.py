@@ -324,7 +324,7 @@ def test_one_of_two_is_named_and_an_unknown_one_is_said(
     monkeypatch.setenv("DEVICECTL_TROUBLE", "two")
     assert devicectl.attached(stand_in.OTHER).kind == "iPad"
     assert devicectl.attached(f"00008140-{stand_in.OTHER[:8]}").kind == "iPad"
-    with pytest.raises(BadRequest, match=r"No device has the identifier 'nobody'. Attached: AAAAAAAA-"):
+    with pytest.raises(BadRequest, match=r"No device has the serial 'nobody'. Attached: AAAAAAAA-"):
         run(made, "nobody")
 
 

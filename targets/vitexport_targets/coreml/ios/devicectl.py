@@ -12,13 +12,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vitexport.contract import Device
+from vitexport.devices.attached import the_one
 from vitexport.errors import BadRequest, MissingToolchain
 
 #: The kinds that coremltools' runner is built for by the same scheme, as devicectl calls them.
@@ -102,11 +103,7 @@ def attached(serial: str | None) -> Listed:
             "No iPhone or iPad is attached. Connect it by cable, unlock it, tap Trust, and see that `xcrun devicectl "
             "list devices` lists it."
         )
-    if not chosen:
-        raise BadRequest(f"No device has the identifier '{serial}'. Attached: {_names(found)}.")
-    if len(chosen) > 1:
-        raise BadRequest(f"{len(chosen)} devices are attached ({_names(chosen)}). Name one with --serial.")
-    return _ready(chosen[0])
+    return _ready(the_one(found, chosen, serial))
 
 
 def _ready(one: Listed) -> Listed:
@@ -197,10 +194,6 @@ def _listed() -> list[Listed]:
     listed = map(Listed.of, entries)
     # Newer ones list simulators as well, which are no devices.
     return [one for one in listed if one.kind in _KINDS and one.identifier and one.udid and one.reality != "simulated"]
-
-
-def _names(found: Sequence[Listed]) -> str:
-    return ", ".join(map(str, found))
 
 
 def _run(words: list[str]) -> subprocess.CompletedProcess[str]:

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 
-from vitexport.errors import BadRequest, MissingToolchain, WorldFailed
+from vitexport.devices.attached import the_one
+from vitexport.errors import MissingToolchain, WorldFailed
 
 #: The only folder that every Android lets its shell user write to and run programs from.
 _TEMPORARY = "/data/local/tmp"
@@ -52,6 +53,9 @@ class Listed:
     serial: str
     state: str
     model: str
+
+    def __str__(self) -> str:
+        return f"{self.serial} {self.model}".strip()
 
 
 class TookTooLong(Exception):
@@ -136,11 +140,7 @@ def attached(serial: str | None) -> Adb:
             "No Android device is attached. Enable USB debugging in its developer options, connect it, and see that "
             "`adb devices` lists it."
         )
-    if not chosen:
-        raise BadRequest(f"No device has the serial '{serial}'. Attached: {_names(found)}.")
-    if len(chosen) > 1:
-        raise BadRequest(f"{len(chosen)} devices are attached ({_names(found)}). Name one with --serial.")
-    (one,) = chosen
+    one = the_one(found, chosen, serial)
     if one.state != _READY:
         what = _STATES.get(one.state, f"is in the state '{one.state}', in which nothing can be run")
         raise MissingToolchain(f"The device {one.serial} {what}.")
@@ -166,10 +166,6 @@ def _line(line: str) -> Listed:
     state = "no permissions" if rest.strip().startswith("no permissions") else (rest.split() or ["unknown"])[0]
     model = re.search(r"\bmodel:(\S+)", rest)
     return Listed(serial, state, model[1] if model else "")
-
-
-def _names(found: Sequence[Listed]) -> str:
-    return ", ".join(f"{each.serial} {each.model}".strip() for each in found)
 
 
 def _run(words: list[str], longest_s: float) -> subprocess.CompletedProcess[str]:
