@@ -223,7 +223,7 @@ def test_what_ends_the_app_or_holds_it_up_costs_its_own_cell(
     monkeypatch.setenv("DEVICECTL_TROUBLE", trouble)
     monkeypatch.setattr(measure, "UNITS", ("cpu_and_ne", "cpu_only"))
     if trouble == "slow":
-        monkeypatch.setattr(runner, "LONGEST_S", 6.0)
+        monkeypatch.setattr(runner, "LONGEST_S", 10.0)
     lost, kept = run(made)
     assert (lost.verdict, lost.parity.reason) == ("not run", reason)
     assert kept.verdict == "passed"
