@@ -67,7 +67,8 @@ $(VENV)/swift/run: .ci/swift | $(VENV)/.installed
 export: setup
 	$(BIN)/vitexport --model selfie --target onnx --target webgpu --precision fp32 --precision fp16 --out $(OUT) --force
 
-# In several processes, each file in one of them: on two cores that takes 0.7 of the time. Each needs up to 4 GB.
+# In several processes, each file in one of them: on two cores that takes 0.7 of the time. No more than four, for each
+# holds torch, the converters and a browser.
 test: setup tests/js/node_modules/.installed
 	$(BIN)/python -m pytest -m 'not slow' --numprocesses logical --maxprocesses 4 --dist loadfile
 
