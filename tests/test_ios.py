@@ -403,6 +403,15 @@ def test_an_answer_that_is_not_where_it_says_is_not_read(strides: list[int], siz
         Loaded(Answering(), "model", "ALL", 0.0).predict({})
 
 
+def test_a_load_without_its_time_is_not_readable() -> None:
+    class Answering:
+        def ask(self, *_: object) -> tuple[dict[str, Any], bytes]:
+            return {}, b""
+
+    with pytest.raises(RuntimeUnavailable, match="the device's answer is not readable: 'duration'"):
+        Loaded.of(Answering(), Path("model.mlmodelc"), "all", None)
+
+
 def test_a_device_is_called_by_its_shops_name_and_stands_in_for_none_on_a_mac(monkeypatch: pytest.MonkeyPatch) -> None:
     def told(**changed: Any) -> Any:
         return described(Listed.of(stand_in.device(**changed)))

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 pytest.importorskip("litert_torch")
 
-import unproven  # noqa: E402
-from conftest import TESTS, TINY, TINY_MASK  # noqa: E402
-from vitexport import (  # noqa: E402
+import torch
+
+import unproven
+from conftest import TESTS, TINY, TINY_MASK
+from vitexport import (
     ExportRequest,
     Size,
     capture,
@@ -27,20 +29,20 @@ from vitexport import (  # noqa: E402
     toolchain,
     torchvision_schemas,
 )
-from vitexport.bundle import read_golden  # noqa: E402
-from vitexport.contract import Bundle, Report, Threaded  # noqa: E402
-from vitexport.errors import BadRequest, LoweringFailed, RuntimeUnavailable  # noqa: E402
-from vitexport.manifest import read_bundle  # noqa: E402
-from vitexport.pipeline import binds  # noqa: E402
-from vitexport.preprocess import pixels, preprocess  # noqa: E402
-from vitexport.rewrites import PROGRAM_REWRITES  # noqa: E402
-from vitexport_targets.tflite import lowering, quantisation, signature  # noqa: E402
-from vitexport_targets.tflite.contiguous import make_contiguous  # noqa: E402
-from vitexport_targets.tflite.layer_scale import fold_layer_scale  # noqa: E402
-from vitexport_targets.tflite.litertjs import open_in_litertjs  # noqa: E402
-from vitexport_targets.tflite.quiet import quietly  # noqa: E402
-from vitexport_targets.tflite.sealing import facts, sealed  # noqa: E402
-from vitexport_targets.tflite.weights import constants, interfaces  # noqa: E402
+from vitexport.bundle import read_golden
+from vitexport.contract import Bundle, Report, Threaded
+from vitexport.errors import BadRequest, LoweringFailed, RuntimeUnavailable
+from vitexport.manifest import read_bundle
+from vitexport.pipeline import binds
+from vitexport.preprocess import pixels, preprocess
+from vitexport.rewrites import PROGRAM_REWRITES
+from vitexport_targets.tflite import lowering, quantisation, signature
+from vitexport_targets.tflite.contiguous import make_contiguous
+from vitexport_targets.tflite.layer_scale import fold_layer_scale
+from vitexport_targets.tflite.litertjs import open_in_litertjs
+from vitexport_targets.tflite.quiet import quietly
+from vitexport_targets.tflite.sealing import facts, sealed
+from vitexport_targets.tflite.weights import constants, interfaces
 
 ROOMY = f"{TESTS / 'models.py'}:roomy"
 ANY_SIZE = f"{TESTS / 'models.py'}:any_size"

@@ -6,8 +6,8 @@ that the app takes around Core ML's own calls.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -49,7 +49,8 @@ class Loaded:
         """``model`` as Core ML compiled it. Raises ``RuntimeUnavailable`` where the device refuses it."""
         asked = {"modelID": str(uuid4()), "computeUnits": units.upper()}
         result, _ = runner.ask("Load", {**asked, "name": model.name, "functionName": function}, model)
-        return cls(runner, asked["modelID"], asked["computeUnits"], _milliseconds(result))
+        with _readable():
+            return cls(runner, asked["modelID"], asked["computeUnits"], _milliseconds(result))
 
     def predict(self, given: Tensors) -> tuple[dict[str, Tensor], float]:
         """The answers, and the milliseconds that Core ML took for them. Raises ``RuntimeUnavailable``."""
@@ -60,10 +61,8 @@ class Loaded:
             # An array's bytes are written in C order, beside the strides that it has.
             told = {n: _TensorDescriptor.from_array(np.ascontiguousarray(v), file).as_dict() for n, v in given.items()}
         result, held = self.runner.ask("Prediction", {**self._asked, "inputs": told}, path)
-        try:
+        with _readable():
             return {name: _array(each, held) for name, each in result["outputs"].items()}, _milliseconds(result)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise RuntimeUnavailable(f"the device's answer is not readable: {first_line(error)}") from error
 
     def plan(self) -> list[tuple[str, str, str]] | None:
         """Function, first output and device of each operation that ``MLComputePlan`` places.
@@ -74,11 +73,12 @@ class Loaded:
 
         try:
             result, _ = self.runner.ask("ComputePlan", {"modelID": self.model})
-            return [
-                (_function(path), path.components[-1].output_name, type(info.device_usage.preferred).__name__)
-                for path, info in ComputePlan.from_dict(result).infos.items()
-            ]
-        except (RuntimeUnavailable, ValueError, TypeError, KeyError, AttributeError):
+            with _readable():
+                return [
+                    (_function(path), path.components[-1].output_name, type(info.device_usage.preferred).__name__)
+                    for path, info in ComputePlan.from_dict(result).infos.items()
+                ]
+        except RuntimeUnavailable:
             return None
 
     def unload(self) -> None:
@@ -88,6 +88,14 @@ class Loaded:
     @property
     def _asked(self) -> dict[str, Any]:
         return {"modelID": self.model, "computeUnits": self.units}
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RuntimeUnavailable(f"the device's answer is not readable: {first_line(error)}") from error
 
 
 def _array(told: Mapping[str, Any], held: bytes) -> Tensor:

@@ -123,7 +123,8 @@ class PhoneSession:
         start = time.perf_counter()
         answers, ms = self._loaded.predict(fed)
         self.apart_s.append(time.perf_counter() - start)
-        return Run({output.name: answers[output.name] for output in self.bundle.rung.outputs}, ms)
+        wanted = {output.name for output in self.bundle.rung.outputs}  # parity says which of them is missing
+        return Run({name: value for name, value in answers.items() if name in wanted}, ms)
 
     def planned(self) -> Placement | None:
         planned = self._loaded.plan()

@@ -191,6 +191,10 @@ class Runner:
     _console: _Console = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        self._listen()
+
+    def _listen(self) -> None:
+        """To what was just launched."""
         from coremltools.models.ml_program.experimental.remote_device import _DeviceCtlSocket
 
         self._socket = _DeviceCtlSocket(self.device, "Documents/modelrunnerd")
@@ -226,7 +230,7 @@ class Runner:
         """The same, running. Raises ``WorldFailed``."""
         if not self._running:
             self.device, self._running = _launched(self.listed, self.team, self.app, self.folder), True
-            self.__post_init__()
+            self._listen()
             self.greet()
         return self
 
