@@ -80,11 +80,10 @@ def main(program: str, words: list[str]) -> int:
     with (ROOT / "calls").open("a") as calls:
         print(json.dumps([program, *words]), file=calls)
     match [program, *words]:
-        case ["xcrun", "--find", "devicectl"]:
-            print(ROOT / "Developer" / "devicectl")
-            return 0
-        case ["xcrun", "devicectl", *rest] | ["devicectl", *rest]:
-            return devicectl(rest)
+        case ["xcrun", "devicectl", "--timeout", seconds, *rest]:
+            return devicectl(rest, float(seconds))
+        case ["xcrun", "devicectl", *rest]:
+            return devicectl(rest, None)
         case ["xcodebuild", *rest]:
             return xcodebuild(rest)
     raise AssertionError(program)
@@ -102,7 +101,7 @@ def xcodebuild(words: list[str]) -> int:
     return 0
 
 
-def devicectl(words: list[str]) -> int:
+def devicectl(words: list[str], longest_s: float | None) -> int:
     print("10:04:12  Acquired tunnel connection to device.", file=sys.stderr)
     told = dict(pairwise(words))
     told |= dict(word.split("=", 1) for word in words if word.startswith("--") and "=" in word)
@@ -133,6 +132,11 @@ def devicectl(words: list[str]) -> int:
         case ["device", "uninstall", "app"]:
             shutil.rmtree(container(words[-1]))
             return 0
+        case ["device", "copy", "to"] if TROUBLE == "hanging" and told["--source"].endswith(".mlmodelc") and once():
+            assert longest_s is not None, "whoever copies would wait for ever"
+            time.sleep(longest_s)
+            print("ERROR: The operation timed out.", file=sys.stderr)
+            return 1
         case ["device", "copy", direction]:
             return copied(direction, told, report)
         case ["device", "process", "launch"]:
@@ -141,6 +145,12 @@ def devicectl(words: list[str]) -> int:
                 return 1
             return run(container(words[-1]) / "Documents" / "modelrunnerd")
     raise AssertionError(words)
+
+
+def once() -> bool:
+    first = not (ROOT / "once").exists()
+    (ROOT / "once").touch()
+    return first
 
 
 def container(bundle: str) -> Path:
@@ -178,8 +188,7 @@ def run(home: Path) -> int:
         for path in sorted(messages.glob("*/message.json")) if messages.is_dir() else []:
             message = json.loads(path.read_text())
             path.unlink()  # before it is answered, as the Swift does
-            if TROUBLE == "old" and not (ROOT / "listening").exists():
-                (ROOT / "listening").touch()
+            if TROUBLE == "old" and once():
                 continue
             answer(home, message)
         time.sleep(0.02)

@@ -70,8 +70,8 @@ def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     from coremltools.models.ml_program.experimental import remote_device
 
     tools = tmp_path / "tools"
-    for path in (tools / "xcrun", tools / "xcodebuild", tmp_path / "Developer" / "devicectl"):
-        path.parent.mkdir(exist_ok=True)
+    tools.mkdir()
+    for path in (tools / "xcrun", tools / "xcodebuild"):
         path.write_text(_SCRIPT.format(python=sys.executable, script=stand_in.__file__, name=path.name))
         path.chmod(0o755)
     (tmp_path / "modelrunner" / "ModelRunner.xcworkspace").mkdir(parents=True)
@@ -148,7 +148,7 @@ def test_nothing_that_a_stand_in_ran_is_a_devices_and_the_app_is_taken_away_agai
     assert "-allowProvisioningUpdates" in built
     assert said[-1][:5] == ["xcrun", "devicectl", "device", "uninstall", "app"]
     assert list((phone / "containers").iterdir()) == []
-    assert str(phone / "Developer") not in os.environ["PATH"]
+    assert os.environ["PATH"] == f"{phone / 'tools'}:/usr/bin:/bin"
 
 
 @pytest.mark.usefixtures("one_way")
@@ -214,6 +214,7 @@ def test_an_old_system_tells_no_plan_and_an_app_that_does_not_listen_yet_is_aske
     [
         ("crash", "the model runner ended on the device: App terminated due to signal 9"),
         ("slow", "no answer came from the device (ERROR: No file at message.json)"),
+        ("hanging", "no answer came from the device (ERROR: The operation timed out)"),
     ],
 )
 def test_what_ends_the_app_or_holds_it_up_costs_its_own_cell(
@@ -222,8 +223,9 @@ def test_what_ends_the_app_or_holds_it_up_costs_its_own_cell(
     """It is launched anew for the next."""
     monkeypatch.setenv("DEVICECTL_TROUBLE", trouble)
     monkeypatch.setattr(measure, "UNITS", ("cpu_and_ne", "cpu_only"))
-    if trouble == "slow":
+    if trouble != "crash":
         monkeypatch.setattr(runner, "LONGEST_S", 10.0)
+        monkeypatch.setattr(devicectl, "LONGEST_COPY_S", 10.0)
     lost, kept = run(made)
     assert (lost.verdict, lost.parity.reason) == ("not run", reason)
     assert kept.verdict == "passed"

@@ -31,6 +31,14 @@ _OLDEST = 17
 #: A phone that was just unlocked takes seconds to answer; one that is gone is given up by devicectl itself.
 _ASKING_S = 120.0
 
+#: For a file or the app to arrive: a ViT-Base in float32, 350 MB, takes some 10 s by the slowest cable (USB 2).
+LONGEST_COPY_S = 300.0
+
+_DEVICECTL = """#!/bin/sh
+case "$2" in copy | install) set -- --timeout {seconds} "$@" ;; esac
+exec xcrun devicectl "$@"
+"""
+
 _ELSEWHERE = (
     "Without one, open the bundle's Package.swift in Xcode and take its result with `vitexport report DIR --add FILE`."
 )
@@ -154,17 +162,18 @@ def described(one: Listed) -> Device:
 
 @contextmanager
 def on_path() -> Iterator[None]:
-    """With devicectl on PATH by its own name, as coremltools calls it, where Xcode alone knows where it is."""
+    """With devicectl on PATH by its own name, as coremltools calls it, where Xcode alone knows where it is. What
+    coremltools would wait for however long is given up by devicectl itself after :data:`LONGEST_COPY_S`."""
     before = os.environ.get("PATH", "")
-    if shutil.which("devicectl") is None:
-        done = _run(["--find", "devicectl"])
-        if done.returncode:
-            raise MissingToolchain(f"Xcode does not say where devicectl is ({telling(done.stderr)}). Install it again.")
-        os.environ["PATH"] = f"{before}{os.pathsep}{Path(done.stdout.strip()).parent}"
-    try:
-        yield
-    finally:
-        os.environ["PATH"] = before
+    with tempfile.TemporaryDirectory(prefix="vitexport-ios-") as folder:
+        script = Path(folder) / "devicectl"
+        script.write_text(_DEVICECTL.format(seconds=round(LONGEST_COPY_S)))
+        script.chmod(0o755)
+        os.environ["PATH"] = f"{folder}{os.pathsep}{before}"
+        try:
+            yield
+        finally:
+            os.environ["PATH"] = before
 
 
 def uninstall(one: Listed, bundle_identifier: str) -> None:
