@@ -5,14 +5,17 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
+import threading
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 
 from vitexport import bundle
 from vitexport.contract import Manifest
-from vitexport.errors import BadRequest, WorldFailed
+from vitexport.errors import BadRequest, Interrupted, WorldFailed
 from vitexport.manifest import decode, encode, find_bundles, read_bundle
 
 
@@ -43,6 +46,38 @@ def test_a_failure_half_way_leaves_the_old_folder_and_no_other(tmp_path: Path):
         fail_half_way(stage)
     assert (out / "old").read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_folders_change_places_waits_until_they_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+):
+    """Whichever thread the system gives it to: libraries have theirs."""
+    out, over = tmp_path / "out", threading.Event()
+    rename = Path.rename
+
+    def interrupted(path: Path, to: Path) -> Path:
+        os.kill(os.getpid(), number)
+        return rename(path, to)
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(number)
+
+    another, before = threading.Thread(target=over.wait), signal.signal(number, handle)
+    another.start()
+    try:
+        with bundle.staging(out) as stage:
+            (stage / "new").touch()
+            out.mkdir()
+            monkeypatch.setattr(Path, "rename", interrupted)
+            with pytest.raises(Interrupted):
+                bundle.publish(stage, out)
+        assert signal.getsignal(number) is handle
+    finally:
+        signal.signal(number, before)
+        over.set()
+        another.join()
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["out", "out/new"]
 
 
 def test_a_full_disk_is_the_worlds_failure(tmp_path: Path):

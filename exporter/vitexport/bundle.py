@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -153,17 +154,27 @@ def publish(stage: Path, out: Path) -> None:
             if retired.exists():
                 retired.rename(out)
             raise
-    shutil.rmtree(retired, ignore_errors=True)
+        shutil.rmtree(retired, ignore_errors=True)
 
 
 @contextmanager
 def _signals_wait() -> Iterator[None]:
-    held = {signal.SIGINT, signal.SIGTERM}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    """By Python's own handlers: a mask is each thread's, and the system gives a signal to one that has none."""
+    if threading.current_thread() is not threading.main_thread():  # none is handled in another
+        yield
+        return
+    came: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    ours = {number: handler for number, handler in handlers.items() if handler is not None}  # None is not Python's
+    for number in ours:
+        signal.signal(number, lambda number, _: came.append(number))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in ours.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 # -------------------------------------------------------------------------------------------------- filling a bundle
