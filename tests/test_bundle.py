@@ -13,10 +13,15 @@ from typing import Any
 
 import pytest
 
+import written_reports as written
 from vitexport import bundle
 from vitexport.contract import Manifest
+from vitexport.diff import exported
 from vitexport.errors import BadRequest, Interrupted, WorldFailed
 from vitexport.manifest import decode, encode, find_bundles, read_bundle
+from vitexport.quantize import plan
+from vitexport.reports.file import read_report
+from vitexport.reports.stored import around
 
 
 def write(folder: Path, name: str, text: str) -> None:
@@ -230,6 +235,26 @@ def test_a_manifest_that_would_pass_anything_is_refused(tmp_path: Path, changed:
     with pytest.raises(BadRequest, match="was changed after the export") as refused:
         read_bundle(tmp_path)
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "data", [b'{"model": "\xff", "out": "\xff"}', b'{"x":' + b"[" * 100_000], ids=["not UTF-8", "nested too deeply"]
+)
+def test_stored_json_that_no_json_reader_takes_is_said_or_left_out(tmp_path: Path, data: bytes):
+    for name in ("manifest.json", "report.json", "diff.json", "plan.json"):
+        (tmp_path / name).write_bytes(data)
+    for read in (find_bundles, read_report, exported.read, lambda folder: plan.read(str(folder / "plan.json"))):
+        with pytest.raises(BadRequest, match=r"it is (not UTF-8|nested too deeply)"):
+            read(tmp_path)
+    left = around(tmp_path.parent, written.report(written.result("onnx", "fp32")))
+    assert not left.manifests
+    assert not around(tmp_path, left.report).traces
+
+
+def test_a_manifest_that_is_a_folder_is_said(tmp_path: Path):
+    (tmp_path / "manifest.json").mkdir()
+    with pytest.raises(BadRequest, match="cannot be read"):
+        read_bundle(tmp_path)
 
 
 def test_a_folder_without_a_bundle_is_said(tmp_path: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,18 @@ import pytest
 import torch
 
 import vitexport
+import written_reports as written
 from conftest import TESTS, Command
 from models import Touchy
 from vitexport import ExportRequest, pipeline, registry
+from vitexport.bench import SOFTWARE_ADAPTER
 from vitexport.contract import Report
 from vitexport.errors import BadRequest, RuntimeUnavailable
+from vitexport.manifest import encode
 from vitexport.progress import Step, listen
 from vitexport.quantize import plan as plans
 from vitexport.quantize import sensitivity
-from vitexport.quantize.decide import decide, told
+from vitexport.quantize.decide import decide, not_worth_it, told
 from vitexport.quantize.layers import fingerprint, layers
 from vitexport.quantize.sensitivity import Form
 
@@ -166,7 +170,7 @@ def test_random_weights_have_no_plan_unless_one_is_asked_for(tmp_path: Path):
 def test_a_plan_of_another_network_names_the_layer_that_is_missing(tmp_path: Path):
     cell = plans.Cell("onnx", "w8", ("blocks.0.attn.qkv",))
     path = tmp_path / "plan.json"
-    path.write_bytes(plans.encode(plans.Plan(1, "vit_tiny", None, (cell,))))
+    path.write_bytes(encode(plans.Plan(1, "vit_tiny", None, (cell,))))
     with pytest.raises(BadRequest) as refusal:
         exported(tmp_path / "out", plan=str(path))
     assert str(refusal.value) == (
@@ -181,7 +185,7 @@ def test_a_plan_of_another_network_names_the_layer_that_is_missing(tmp_path: Pat
     [
         (None, "cannot be read (No such file or directory). Name a plan.json."),
         ("{", "is no plan of vitexport's (Input data was truncated)."),
-        pytest.param('{"schema_version":1,"x":' + "[" * 200_000, "(maximum recursion depth exceeded", id="nested"),
+        pytest.param('{"schema_version":1,"x":' + "[" * 200_000, "(it is nested too deeply)", id="nested"),
         (json.dumps({"schema_version": 2}), "is no plan of vitexport's (Invalid enum value 2"),
         (json.dumps({"schema_version": 1, "model": "x", "max_drop": 0.5, "cells": [{}]}), "missing required field"),
     ],
@@ -205,3 +209,24 @@ def test_points_that_cannot_be_lost_are_refused(vitexport: Command, points: str)
     run = vitexport("--model", TOUCHY, "--target", "onnx", f"--max-drop={points}")
     assert run.returncode == BadRequest.exit_code
     assert "is no number of points from 0 to 100." in run.stderr
+
+
+@pytest.mark.parametrize("option", [{"max_drop": 1.0}, {"plan": "plan.json"}])
+def test_where_every_layer_stays_float_there_is_nothing_to_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: dict[str, Any]
+):
+    monkeypatch.chdir(tmp_path)
+    Path("plan.json").write_bytes(encode(plans.Plan(1, "vit_tiny", None, ())))
+    request = ExportRequest(model=TOUCHY, targets=("onnx",), precisions=("fp32", "fp16"), **option)
+    with pytest.raises(BadRequest, match="says which layers stay float, and in fp32, fp16 all do"):
+        pipeline.check(request, Path("out"))
+
+
+def test_fewer_bits_that_are_slower_on_a_device_are_told_of_and_a_software_adapter_is_none():
+    pair = written.result("webgpu", "fp16", "webgpu"), written.result("webgpu", "w8", "webgpu")
+    fast, slow = (replace(r, latency=written.measured(ms)) for r, ms in zip(pair, (10.0, 13.0), strict=True))
+    (said,) = not_worth_it((fast, slow))
+    assert said.startswith("webgpu w8 on webgpu takes 1.30 times as long as fp16 at 224x224")
+    assert not list(not_worth_it((fast, replace(slow, latency=written.measured(10.4)))))
+    emulated = [replace(r, latency=replace(r.latency, device=f"x ({SOFTWARE_ADAPTER})")) for r in (fast, slow)]
+    assert not list(not_worth_it(emulated))

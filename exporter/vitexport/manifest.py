@@ -27,9 +27,20 @@ def encode(value: object) -> bytes:
     return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
 
 
+class Malformed(ValueError):
+    """Not JSON, or not of the form that was asked for; the message says where."""
+
+
 def decode(data: bytes, kind: type[T]) -> T:
-    """Strictly typed. Raises ``msgspec.ValidationError`` or ``msgspec.DecodeError``, which name the field."""
-    return msgspec.json.decode(data, type=kind)
+    """Strictly typed. Raises :class:`Malformed`."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.MsgspecError as error:
+        raise Malformed(str(error)) from error
+    except UnicodeError as error:
+        raise Malformed("it is not UTF-8") from error
+    except RecursionError:
+        raise Malformed("it is nested too deeply") from None
 
 
 def metadata(source: SourceModel) -> dict[str, str]:
@@ -64,7 +75,9 @@ def read_bundles(directory: Path) -> tuple[Bundle, ...]:
         manifest = decode(path.read_bytes(), Manifest)
     except (FileNotFoundError, NotADirectoryError):
         raise BadRequest(f"'{directory}' is not a vitexport bundle: it has no {MANIFEST_NAME}.") from None
-    except msgspec.MsgspecError as error:
+    except OSError as error:
+        raise BadRequest(f"'{path}' cannot be read ({error.strerror}). Export the model again.") from None
+    except Malformed as error:
         raise BadRequest(f"'{path}' is not a manifest this version reads ({error}). Export the model again.") from error
     stray = [p for p in _paths(manifest) if not _inside(p)]
     if stray:

@@ -63,7 +63,7 @@ def export(request: ExportRequest) -> Report:
         report = _report(request, out, exams, results, {name: round(s, 3) for name, s in seconds.items()})
         report = replace(report, notes=tuple(dict.fromkeys(notes)))
         if decided.cells:
-            (stage / PLAN_NAME).write_bytes(plans.encode(decided))
+            (stage / PLAN_NAME).write_bytes(encode(decided))
         _picture(stage / "proof.png", exams[0], proofs)
         (stage / REPORT_NAME).write_bytes(encode(report))
         _page(stage, report)

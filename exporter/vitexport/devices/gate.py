@@ -16,10 +16,8 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from vitexport.errors import BadRequest
-from vitexport.manifest import decode
+from vitexport.manifest import Malformed, decode
 from vitexport.preview import Refused, Taken
 
 if TYPE_CHECKING:
@@ -124,7 +122,7 @@ def _used() -> Refused:
 
 def _progress(body: bytes) -> Progress:
     """Printed on a terminal as it comes, so nothing is let through that a terminal would obey."""
-    with suppress(msgspec.MsgspecError, UnicodeError, RecursionError):
+    with suppress(Malformed):
         said = decode(body, Progress)
         if 0 <= said.done <= said.of <= 10_000:
             shown = "".join(c if c.isprintable() else "?" for c in said.now[:_LONGEST_LINE])

@@ -32,7 +32,7 @@ from vitexport.contract import (
     Variant,
 )
 from vitexport.errors import BadRequest, did_you_mean
-from vitexport.manifest import MANIFEST_NAME, decode
+from vitexport.manifest import MANIFEST_NAME, Malformed, decode
 
 #: Seven precisions of five sizes on four providers, each with a thousand times of 20 characters, are 2.8 MB.
 LARGEST_BYTES = 4 * 2**20
@@ -106,12 +106,8 @@ def _decoded(raw: bytes) -> DeviceReport:
         raise _refused(f"it is larger than {LARGEST_BYTES // 2**20} MiB")
     try:
         return decode(raw, DeviceReport)
-    except msgspec.MsgspecError as error:
+    except Malformed as error:
         raise _refused(f"it is not in the form of one ({error})") from error
-    except RecursionError:
-        raise _refused("it is nested too deeply") from None
-    except UnicodeError:
-        raise _refused("it is not UTF-8") from None
 
 
 def _bounded(report: DeviceReport) -> DeviceReport:

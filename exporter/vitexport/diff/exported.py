@@ -8,13 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import msgspec
-
 from vitexport import bundle as bundles
 from vitexport import pipeline
 from vitexport.contract import Bundle, Exam, ExportRequest, Report, Size, Target
 from vitexport.errors import BadRequest
-from vitexport.manifest import MANIFEST_NAME, REPORT_NAME, decode, find_bundles
+from vitexport.manifest import MANIFEST_NAME, REPORT_NAME, Malformed, decode, find_bundles
 from vitexport.toolchain import find
 
 #: The precision in which every target holds PyTorch's own numbers, and by which the others' values are named.
@@ -64,7 +62,7 @@ def read(directory: Path) -> Exported:
             f"'{directory}' has no {REPORT_NAME} beside it, which says what PyTorch model it is of. Name a folder "
             "as vitexport wrote it, or export the model again."
         ) from None
-    except msgspec.MsgspecError as error:
+    except Malformed as error:
         raise BadRequest(f"'{path}' is not a report this version reads ({error}). Export the model again.") from error
     # Further precisions may prepare the network for fewer bits before it is lowered; here it is wanted as it came.
     return Exported(home, found, replace(report.request, precisions=(EXACT,), runtime="none"))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import msgspec
 
 from vitexport.errors import BadRequest
+from vitexport.manifest import Malformed, decode
 
 if TYPE_CHECKING:
     from vitexport.contract import SourceModel
@@ -55,17 +56,13 @@ class Plan:
 def read(path: str) -> Plan:
     """Raises ``BadRequest`` where there is none."""
     try:
-        return msgspec.json.decode(Path(path).read_bytes(), type=Plan)
+        return decode(Path(path).read_bytes(), Plan)
     except OSError as error:
         raise BadRequest(f"--plan '{path}' cannot be read ({error.strerror}). Name a {PLAN_NAME}.") from None
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except Malformed as error:
         raise BadRequest(
             f"--plan '{path}' is no plan of vitexport's ({error}). Make one by an export without --plan."
         ) from None
-
-
-def encode(plan: Plan) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(plan), indent=2) + b"\n"
 
 
 def spared(source: SourceModel, cell: Cell, known: Sequence[Layer]) -> SourceModel:

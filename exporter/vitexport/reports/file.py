@@ -9,11 +9,9 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-import msgspec
-
 from vitexport.contract import Report, Result
 from vitexport.errors import BadRequest, WorldFailed
-from vitexport.manifest import REPORT_NAME, decode, encode
+from vitexport.manifest import REPORT_NAME, Malformed, decode, encode
 
 
 def read_report(place: Path) -> Report:
@@ -25,7 +23,7 @@ def read_report(place: Path) -> Report:
         raise BadRequest(
             f"'{place}' has no {REPORT_NAME}. Name the folder that vitexport wrote, which holds the bundles."
         ) from None
-    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+    except Malformed as error:
         raise BadRequest(f"'{path}' is not a report this version reads ({error}). Export the model again.") from error
 
 

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from vitexport.contract import Manifest, Report
 from vitexport.errors import WorldFailed
-from vitexport.manifest import MANIFEST_NAME, decode
+from vitexport.manifest import MANIFEST_NAME, Malformed, decode
 from vitexport.reports.file import read_report
 
 if TYPE_CHECKING:
@@ -54,7 +52,7 @@ def _manifests(home: Path) -> tuple[Manifest, ...]:
     for path in sorted(home.glob(f"*/{MANIFEST_NAME}")):
         try:
             found.append(decode(path.read_bytes(), Manifest))
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, Malformed):
             continue
     return tuple(found)
 
@@ -74,7 +72,7 @@ def _traces(path: Path, report: Report) -> tuple[Trace, ...]:
 
     try:
         traces = decode(path.read_bytes(), tuple[Trace, ...])
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, Malformed):
         return ()
     known = {(r.model, r.target, r.precision, r.provider, r.size) for r in report.results}
     return tuple(t for t in traces if (t.model, t.target, t.precision, t.provider, t.size) in known)
