@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from vitexport.bench import SOFTWARE_ADAPTER
 from vitexport.contract import Exam, ExportRequest, Result, Target
 from vitexport.quantize import search
 from vitexport.quantize.layers import layers
@@ -72,7 +73,8 @@ def _named(cell: Cell) -> str:
 def not_worth_it(results: Sequence[Result]) -> Iterator[str]:
     """A sentence for each precision in fewer bits that a runtime is slower in than in floats: fp16 where it was
     exported as well, else fp32."""
-    timed = {(r.target, r.size, r.provider, r.precision): r.latency.median_ms for r in results if r.latency.median_ms}
+    devices = [result for result in results if SOFTWARE_ADAPTER not in result.latency.device]
+    timed = {(r.target, r.size, r.provider, r.precision): r.latency.median_ms for r in devices if r.latency.median_ms}
     for (target, size, provider, precision), ms in timed.items():
         floats = [(p, timed.get((target, size, provider, p))) for p in ("fp16", "fp32")]
         known = next(((p, other) for p, other in floats if other), None)
