@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 from vitexport import __version__
 from vitexport.commands import COMMANDS
 from vitexport.errors import OK, OUR_BUG, BadRequest, Interrupted, VitexportError, WorldFailed
-from vitexport.terminal import EXIT_CODES, Parser, Progress, print_json
+from vitexport.terminal import EXIT_CODES, Parser, print_json, progress
 
 if TYPE_CHECKING:
     from vitexport.contract import ExportRequest
@@ -200,9 +200,8 @@ def _export(arguments: list[str]) -> int:
     request = _request(asked)
 
     from vitexport import pipeline
-    from vitexport.progress import listen
 
-    with listen(Progress()):
+    with progress():
         report = pipeline.export(request)
     if asked.json:
         print_json(report)
@@ -267,6 +266,6 @@ def _bytes(text: str) -> int:
     units = {"kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9, "b": 1, "": 1}
     number = text.rstrip("BKMGibkmg").strip()
     unit = text[len(number) :].strip().lower()
-    if not number.isdigit() or int(number) == 0 or unit not in units:
+    if not (number.isascii() and number.isdigit()) or int(number) == 0 or unit not in units:
         raise BadRequest(f"--max-file '{text}' is not a size. Write it such as 25MiB.")
     return int(number) * units[unit]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vitexport.errors import OK, BadRequest, ParityFailed
-from vitexport.terminal import EXIT_CODES, Parser, Progress, print_json
+from vitexport.terminal import EXIT_CODES, Parser, print_json, progress
 
 if TYPE_CHECKING:
     from vitexport.contract import Result
@@ -89,7 +89,6 @@ def _inspect_placement(asked: argparse.Namespace) -> int:
     from vitexport.bundle import undamaged
     from vitexport.contract import ExportRequest, Size
     from vitexport.manifest import holds_bundles
-    from vitexport.progress import listen
 
     targets, precisions = tuple(asked.target or ()), tuple(asked.precision or ())
     if holds_bundles(Path(asked.model)):
@@ -101,7 +100,7 @@ def _inspect_placement(asked: argparse.Namespace) -> int:
         request = ExportRequest(
             asked.model, targets=targets, sizes=sizes, frames=asked.frames, precisions=precisions, weights="random"
         )
-        with listen(Progress()):
+        with progress():
             found = lint.of_model(request)
     if asked.json:
         print_json(found)
@@ -116,13 +115,12 @@ def _check(arguments: list[str]) -> int:
     from vitexport import proof, registry
     from vitexport.bundle import read_golden, undamaged
     from vitexport.pipeline import binds
-    from vitexport.progress import listen
 
     parser = _bundle_parser("check", "Prove a bundle again, on the golden photos that it carries.")
     parser.add_argument("--require-proof", action="store_true", help="count 'not run' as failed")
     asked = parser.parse_args(arguments)
     found = undamaged(Path(asked.directory))
-    with listen(Progress()):
+    with progress():
         results = [
             proof.prove(target, bundle, variant.precision, provider, read_golden(bundle)).result
             for bundle in found
@@ -148,11 +146,10 @@ def _diff(arguments: list[str]) -> int:
     parser.add_argument("--out", metavar="FILE.png", help="where to draw it (default: diff.png beside the bundle)")
     asked = parser.parse_args(arguments)
     from vitexport import diff
-    from vitexport.progress import listen
 
     found = diff.read(Path(asked.directory))
     out = diff.place(asked.out, found)
-    with listen(Progress()):
+    with progress():
         traces = diff.diff(found, asked.precision, asked.provider)
     diff.draw(traces, out)
     kept = diff.keep(traces, out)

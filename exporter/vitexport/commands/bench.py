@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from vitexport.errors import OK, BadRequest, ParityFailed
-from vitexport.terminal import EXIT_CODES, Parser, Progress, print_json
+from vitexport.terminal import EXIT_CODES, Parser, print_json, progress
 
 #: Minutes. A phone is as warm as it gets long before.
 LONGEST_SUSTAINED = 120.0
@@ -96,11 +96,10 @@ def _seconds(minutes: float | None) -> float | None:
 def _on_this_host(asked: argparse.Namespace, threads: tuple[int, ...]) -> int:
     from vitexport import proof, registry
     from vitexport.bundle import undamaged
-    from vitexport.progress import listen
 
     sustained_s = _seconds(asked.sustained)
     found = undamaged(Path(asked.directory))
-    with listen(Progress()):
+    with progress():
         results = [
             proof.time_only(registry.target(bundle.manifest.target), bundle, cell, sustained_s)
             for bundle in found
@@ -122,10 +121,9 @@ def _on_a_device(asked: argparse.Namespace, threads: tuple[int, ...]) -> int:
         raise BadRequest("--threads means nothing to --device ios: Core ML decides. Leave it out.")
     from vitexport.contract import Attachment
     from vitexport.devices import attached
-    from vitexport.progress import listen
 
     program = None if asked.benchmark_model is None else Path(asked.benchmark_model)
-    with listen(Progress()):
+    with progress():
         attachment = Attachment(asked.device, asked.serial, program, threads, asked.team)
         found = attached.measure(Path(asked.directory), attachment)
     if asked.json:
@@ -141,11 +139,10 @@ def _on_a_device(asked: argparse.Namespace, threads: tuple[int, ...]) -> int:
 def _versus(asked: argparse.Namespace, threads: tuple[int, ...]) -> int:
     from vitexport import versus
     from vitexport.bundle import undamaged
-    from vitexport.progress import listen
 
     ones, others = (undamaged(Path(folder)) for folder in (asked.directory, asked.vs))
     found = versus.contests(ones, others, threads)
-    with listen(Progress()):
+    with progress():
         ratios = [versus.compare(contest) for contest in found]
     if asked.json:
         print_json(ratios)
