@@ -174,9 +174,9 @@ def test_a_size_off_the_grid_is_refused_with_its_neighbours_or_padded():
     ("options", "said"),
     [
         ({"task": "features"}, "has no task 'features'"),
-        ({"patch_size": 8}, "cannot change its patch size"),
+        ({"patch_size": 8}, "--patch-size says nothing to 'digits_vit_tiny'"),
         ({"pos_embed_rule": "swin"}, "this model learns absolute ones"),
-        ({"weights_size": Size(64, 64)}, "takes weights of 96x96 alone"),
+        ({"weights_size": Size(64, 64), "weights": "own.pt"}, "takes weights of 96x96 alone"),
     ],
     ids=["task", "patch", "rule", "weights"],
 )

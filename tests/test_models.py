@@ -68,6 +68,24 @@ def test_an_unknown_model_gets_the_nearest_name(model: str, meant: str) -> None:
         build(model)
 
 
+@pytest.mark.parametrize(
+    ("model", "option", "said"),
+    [
+        ("selfie", {"patch_size": 7}, "--patch-size says nothing to 'selfie'. Leave it out."),
+        ("selfie", {"weights_size": Size(64, 64), "weights": "own.tflite"}, "--weights-size says nothing to 'selfie'."),
+        ("lraspp_mobilenet_v3", {"pos_embed_rule": "timm"}, "--pos-embed-rule says nothing to 'lraspp_mobilenet_v3'."),
+        ("net.py:factory", {"pos_embed_rule": "hf"}, "--pos-embed-rule says nothing to 'net.py:factory'."),
+        ("hf:google/vit", {"patch_size": 8}, "--patch-size says nothing to 'hf:google/vit'."),
+        ("vit_tiny", {"frame_stride": 2}, "'vit_tiny' takes single pictures, so --frame-stride says nothing to it."),
+        ("vit_tiny", {"weights_size": Size(64, 64)}, "--weights-size tells what a weights file was trained at."),
+    ],
+)
+def test_an_option_that_says_nothing_to_a_model_is_refused(model: str, option: dict[str, object], said: str) -> None:
+    with pytest.raises(BadRequest) as refused:
+        models.family_of(ExportRequest(model=model, **option))
+    assert str(refused.value).startswith(said)
+
+
 def test_a_folder_named_like_a_preset_does_not_take_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "vit_tiny").mkdir()
     (tmp_path / "vit_tiny" / "config.json").write_text("{}")

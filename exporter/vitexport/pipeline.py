@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +29,7 @@ _ONE_TARGETS_OWN = {
     "coreml_target": "--coreml-target",
     "image_input": "--image-input or --tensor-input",
     "layout": "--layout",
+    "runtime": "--runtime",
 }
 
 LARGEST_SEED = 2**63 - 1  # of torch's generator; numpy's takes more
@@ -44,10 +45,10 @@ def export(request: ExportRequest) -> Report:
     """
     out = bundles.place(str(default_out(request)) if request.out is None else request.out)
     plan = check(request, out)  # before torch is imported: a wrong word should not cost seconds
-    seconds: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
 
     def add_up(what: Step) -> None:
-        seconds[what.name] += what.seconds or 0.0  # type: ignore[assignment]  # a Counter of floats adds just as well
+        seconds[what.name] += what.seconds or 0.0
 
     with listen(add_up), bundles.staging(out) as stage:
         exams = captured(request)
@@ -123,11 +124,23 @@ def check(request: ExportRequest, out: Path) -> list[tuple[Target, ExportRequest
             names = ", ".join(target.traits.name for target in targets)
             raise BadRequest(f"{flag} means nothing to {names}. Leave it out, or name a target that knows it.")
     plan = [(target, _asked_of(target, request)) for target in targets]
+    _check_layers_that_stay_float(request, plan)
     _check_calibration(request, {name for _, asked in plan for name in asked.precisions})
     for target, _ in plan:
         for need in target.traits.needs:
             find(need)
     return plan
+
+
+def _check_layers_that_stay_float(request: ExportRequest, plan: list[tuple[Target, ExportRequest]]) -> None:
+    asked = [target.traits.precision(name) for target, wants in plan for name in wants.precisions]
+    if any(precision.metric == "loss" for precision in asked):
+        return
+    for _, flag in _given(request, {"max_drop": "--max-drop", "plan": "--plan"}):
+        raise BadRequest(
+            f"{flag} says which layers stay float, and in {', '.join(dict.fromkeys(p.name for p in asked))} all do. "
+            "Leave it out, or ask for fewer bits, such as --precision w8."
+        )
 
 
 def _check_calibration(request: ExportRequest, precisions: set[str]) -> None:

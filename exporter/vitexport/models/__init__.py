@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from vitexport.contract import ExportRequest
 from vitexport.errors import BadRequest, did_you_mean
-from vitexport.models import video
+from vitexport.models import video, weights
 
 if TYPE_CHECKING:
     from vitexport.models.network import Network
@@ -23,6 +23,8 @@ class Family(Protocol):
 
     name: str
     presets: Mapping[str, str]
+    honours: frozenset[str]
+    """Those fields of a request that shape some models alone (:data:`OPTIONS`) which shape this family's."""
 
     def claims(self, model: str) -> bool:
         """Whether ``model`` is this family's to build. Cheap for every name that another family owns."""
@@ -34,8 +36,14 @@ class Family(Protocol):
 #: In the order in which they are asked. timm is last: it alone must import its toolchain to know its names.
 FAMILIES = ("module", "hub", "selfie", "segmentation", "lraspp", "digits", "timm")
 
-#: Those of them that have video networks, and say themselves which.
-TAKE_CLIPS = frozenset({"module", "hub"})
+#: What shapes some models and says nothing to others: fields of a request, with the flags that ask for them.
+OPTIONS = {
+    "pos_embed_rule": "--pos-embed-rule",
+    "weights_size": "--weights-size",
+    "patch_size": "--patch-size",
+    "frames": "--frames",
+    "frame_stride": "--frame-stride",
+}
 
 
 @cache
@@ -54,10 +62,18 @@ def build(request: ExportRequest) -> Network:
 
 
 def family_of(request: ExportRequest) -> Family:
-    """The family whose model is asked for. Raises ``BadRequest`` where there is none, or frames say nothing to it."""
+    """The family whose model is asked for. Raises ``BadRequest`` where there is none, or an option says nothing to
+    it."""
     family = _family_of(request.model)
-    if family.name not in TAKE_CLIPS:
+    if family.honours.isdisjoint(video.OPTIONS):
         video.refuse_frames(request)
+    for option, flag in OPTIONS.items():
+        if option not in family.honours and getattr(request, option) is not None:
+            raise BadRequest(f"{flag} says nothing to '{request.model}'. Leave it out.")
+    if request.weights_size is not None and request.weights in (weights.PRETRAINED, weights.RANDOM):
+        raise BadRequest(
+            "--weights-size tells what a weights file was trained at. Name one with --weights FILE, or leave it out."
+        )
     return family
 
 

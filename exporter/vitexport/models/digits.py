@@ -29,6 +29,7 @@ class Digits:
     """The ``digits`` family."""
 
     name = "digits"
+    honours = frozenset({"pos_embed_rule", "weights_size"})
     presets: Mapping[str, str] = MappingProxyType(
         {_PRESET: "ViT-Ti/16 96, 10 digits, 5.4 M parameters; trained here, its weights come with the package"}
     )
@@ -70,8 +71,6 @@ def _check(request: ExportRequest) -> None:
     if request.task not in (None, "classify"):
         raise BadRequest(f"'{_PRESET}' classifies and has no task '{request.task}'. Leave --task out.")
     check_asked({"absolute"}, request.pos_embed_rule)
-    if request.patch_size is not None:
-        raise BadRequest(f"'{_PRESET}' cannot change its patch size. Leave --patch-size out, or use vit_tiny.")
 
 
 def _settle(request: ExportRequest) -> tuple[Size, tuple[str, ...]]:

@@ -57,6 +57,7 @@ _WHOLE = (
 
 class Hub:
     name = "hub"
+    honours = frozenset({"pos_embed_rule"}) | video.OPTIONS
     presets: Mapping[str, str] = {name: preset.summary for name, preset in hub_presets.PRESETS.items()}
 
     def claims(self, model: str) -> bool:

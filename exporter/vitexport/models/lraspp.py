@@ -47,6 +47,7 @@ LABELS = (
 
 class Lraspp:
     name = "lraspp"
+    honours: frozenset[str] = frozenset()
     presets: Mapping[str, str] = MappingProxyType(
         {_PRESET: "LR-ASPP on MobileNetV3-Large 520, 21 classes of PASCAL VOC, logits at an eighth; BSD-3-Clause"}
     )

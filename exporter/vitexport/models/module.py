@@ -33,6 +33,7 @@ _TASKS: dict[Meaning, Task] = {
 
 class OwnModule:
     name = "module"
+    honours = video.OPTIONS
     presets: Mapping[str, str] = {}
 
     def claims(self, model: str) -> bool:

@@ -24,6 +24,7 @@ LABELS = ("background", "person")
 
 class Segmentation:
     name = "segmentation"
+    honours = frozenset({"pos_embed_rule"})
     presets: Mapping[str, str] = {
         _PRESET: "ViT-Ti/16 and a conv decoder, 2 classes at full size; random weights for now"
     }

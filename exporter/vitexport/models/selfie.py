@@ -49,6 +49,7 @@ class _Selfie:
     """The ``selfie`` family."""
 
     name = "selfie"
+    honours: frozenset[str] = frozenset()
     presets: Mapping[str, str] = MappingProxyType({name: v.summary for name, v in _VARIANTS.items()})
 
     def claims(self, model: str) -> bool:

@@ -48,6 +48,7 @@ _INTERPOLATIONS = frozenset({"bilinear", "bicubic", "nearest", "lanczos"})
 
 class Timm:
     name = "timm"
+    honours = frozenset({"pos_embed_rule", "weights_size", "patch_size"})
     presets: Mapping[str, str] = {name: preset.summary for name, preset in PRESETS.items()}
 
     def claims(self, model: str) -> bool:

@@ -15,6 +15,9 @@ from vitexport.errors import BadRequest
 #: arXiv:2102.05095, 8 frames at 1/32.
 STRIDES = {"videomae": 4, "vivit": 2, "timesformer": 32}
 
+#: Fields of a request that say how a clip is sampled.
+OPTIONS = frozenset({"frames", "frame_stride"})
+
 
 def takes_clips(config: Any) -> bool:
     """Whether a transformers config is that of a video network."""
