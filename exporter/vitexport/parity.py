@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 #: rounding the result of one float32 operation leaves 20 log10(2^24) = 144 dB.
 SNR_CEILING_DB = 200.0
 
+#: From here on it is float32's rounding over a whole network, the order in which a processor adds up, and nobody's
+#: fault: the presets have 110 to 160 dB of their own anywhere, and the mildest fault that the tests plant in a float32
+#: file 85.
+ROUNDING_DB = 100.0
+
 #: A parity run proves nothing unless two photos' reference outputs differ by this many tolerances: below that, a
 #: network that ignored its input altogether could pass. With fewer bits for its weights an answer may be far from
 #: PyTorch's, but must be nearer to its own photo's than to another's.

@@ -14,14 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from vitexport.diff.trace import Row
+from vitexport.parity import ROUNDING_DB
 
 #: Four times the noise of the median block, by both measures. By one of them the blocks of ``digits_vit_tiny`` are
 #: within 8 dB of it, in ONNX and TFLite in six precisions each and in Core ML in fp32, fp16 and w8.
 STANDS_OUT_DB = 12.0
-
-#: From here on it is float32's rounding, whose amount is nobody's fault: the presets have 110 to 160 dB of their own
-#: anywhere, and the mildest fault that the tests plant in a float32 file 85.
-ROUNDING_DB = 100.0
 
 #: A block that loses as much as all before it has lost takes SNR down by 3 dB. What loses less is not where it falls.
 LEAST_FALL_DB = 3.0

@@ -14,15 +14,14 @@ from typing import Literal
 
 from vitexport.contract import Measurement, Report, Size, Verdict
 from vitexport.errors import BadRequest
+from vitexport.parity import ROUNDING_DB
 from vitexport.reports.cells import Row, Shown, rows
 
-#: float32's own rounding: from 100 dB on, and below a hundred-thousandth, differences are of the order in which a
-#: processor adds up, and nobody's fault. As :data:`vitexport.diff.finding.ROUNDING_DB`.
-ROUNDING_DB = 100.0
+#: As :data:`vitexport.parity.ROUNDING_DB` for drift: below a hundred-thousandth.
 ROUNDING_DRIFT = 1e-5
 
 #: What a cell was or is; ``missing``: the report does not have it.
-Was = Literal["passed", "failed", "not run", "timed", "missing"]
+Was = Shown | Literal["missing"]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from vitexport.contract import Measurement, Report
+from vitexport.parity import SNR_CEILING_DB
 from vitexport.reports.axes import Axis, Tick, spanning
 from vitexport.reports.cells import Row, megabytes, number, rows
 
@@ -25,9 +26,6 @@ _MOST_RUNS = 200
 
 #: Shapes for targets, so that nothing hangs on colour: as many as the page has marks for.
 SHAPES = 6
-
-#: Bit-identical answers are reported as 200 dB.
-_CEILING_DB = 200.0
 
 
 # ------------------------------------------------------------------------------------------ bytes against accuracy
@@ -267,7 +265,7 @@ def walks(traces: Sequence[Trace]) -> tuple[Walk, ...]:
 
 
 def _walk(trace: Trace) -> Walk:
-    known = [min(max(row.snr_db, 0.0), _CEILING_DB) for row in trace.rows if row.snr_db is not None]
+    known = [min(max(row.snr_db, 0.0), SNR_CEILING_DB) for row in trace.rows if row.snr_db is not None]
     axis = Axis(0.0, max([20.0, *known]) * 1.05)
     places = tuple(
         Place(

@@ -11,12 +11,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vitexport.contract import Measurement, Parity, Report, Result, Verdict
+from vitexport.contract import Measurement, Parity, Report, Result
+from vitexport.reports.cells import Shown, counted, shown
 
 #: Wide enough for every column. A narrower terminal breaks the rows in two; rich would cut figures and verdicts off.
 _WIDTH = 132
 
-_STYLES: dict[Verdict, str] = {"passed": "bold green", "failed": "bold red", "not run": "yellow"}
+_STYLES: dict[Shown, str] = {"passed": "bold green", "failed": "bold red", "not run": "yellow", "timed": ""}
 
 
 def render(results: Sequence[Result], file: IO[str] | None = None) -> None:
@@ -40,12 +41,11 @@ def render(results: Sequence[Result], file: IO[str] | None = None) -> None:
 def summary(report: Report, command: str = "vitexport") -> str:
     """The closing lines: where it is, and what to type next. ``command`` is how this program was called."""
     out = Path(report.out)
-    passed, failed, unrun = (sum(r.verdict == v for r in report.results) for v in ("passed", "failed", "not run"))
-    counted = f"{passed} passed, {failed} failed, {unrun} not run."
-    lines = [f"{counted} Everything is in {out}/ (report.html, report.json, proof.png)."]
-    if failed:
+    verdicts = {result.verdict for result in report.results}
+    lines = [f"{counted(report)}. Everything is in {out}/ (report.html, report.json, proof.png)."]
+    if "failed" in verdicts:
         lines.append("The bundle failed its proof: it is kept apart, under that name, for you to look at.")
-    elif passed:
+    elif "passed" in verdicts:
         if report.request.require_device:
             lines.extend(dict.fromkeys(_absent(result) for result in report.results if result.device_reason))
         lines.append(f"Next: {_next_step(report, out, command)}")
@@ -99,7 +99,7 @@ def _cells(result: Result, notes: _Notes) -> list[str | Text]:
         _number(latency.cold_ms, ",.1f"),
         _number(latency.median_ms, ",.1f"),
         Text(notes.mark(_device(result))),
-        _verdict(parity, latency, notes),
+        _verdict(result, notes),
     ]
 
 
@@ -131,21 +131,20 @@ def _people(parity: Parity) -> str:
 
 def _gates(parity: Parity) -> str:
     """Each with its figure, and the bound on it."""
-    shown = [
+    found = [
         f"{gate.name} {gate.verdict}: {gate.claim}"
         if gate.value is None
         else f"{gate.name} {gate.value:.4g} {gate.unit}".rstrip()
         for gate in parity.gates
     ]
-    return f"; gates: {', '.join(shown)}" if shown else ""
+    return f"; gates: {', '.join(found)}" if found else ""
 
 
-def _verdict(parity: Parity, latency: Measurement, notes: _Notes) -> Text:
-    timed_only = parity.verdict == "not run" and latency.verdict == "passed"
-    verdict: Verdict = "passed" if timed_only else parity.verdict
-    text = Text("timed" if timed_only else verdict, style="" if timed_only else _STYLES[verdict])
-    if parity.reason and not timed_only:
-        text.append(f" {notes.mark(parity.reason)}")
+def _verdict(result: Result, notes: _Notes) -> Text:
+    verdict, reason = shown(result), result.parity.reason
+    text = Text(verdict, style=_STYLES[verdict])
+    if reason and verdict != "timed":
+        text.append(f" {notes.mark(reason)}")
     return text
 
 
