@@ -121,15 +121,17 @@ def served(folder: Path) -> Iterator[str]:
     command = ["node", str(VITE), "preview", "--outDir", str(folder), "--port", str(port), "--strictPort"]
     server = subprocess.Popen([*command, "--host", "127.0.0.1"], cwd=DEMO, stdout=subprocess.DEVNULL)
     try:
-        _await(url)
+        _await(url, server)
         yield url
     finally:
         server.terminate()
         server.wait(10)
 
 
-def _await(url: str) -> None:
-    for _ in range(200):
+def _await(url: str, server: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + LOAD_MS / 1000
+    while time.monotonic() < until:
+        assert server.poll() is None, f"the server of {url} has ended: another may have its port"
         try:
             urllib.request.urlopen(url, timeout=5).close()
             return
@@ -203,6 +205,18 @@ def running(page: Page) -> None:
 
 def report(page: Page) -> dict[str, Any]:
     return dict(page.evaluate("backgroundBlur.report()"))
+
+
+def still(page: Page) -> int:
+    """How many frames were shown, once none has been for half a second."""
+    drawn, since = -1, 0
+    for _ in range(LOAD_MS // 100):
+        page.wait_for_timeout(100)
+        now = int(report(page)["stats"]["shown"])
+        drawn, since = now, since + 1 if now == drawn else 0
+        if since == 5:
+            return drawn
+    raise AssertionError("frames are shown all the time")
 
 
 def until(page: Page, true_of: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:

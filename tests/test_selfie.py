@@ -21,8 +21,9 @@ MODELS = ("selfie", "selfie_landscape")
 FILES = {"selfie": "selfie_segmentation.tflite", "selfie_landscape": "selfie_segmentation_landscape.tflite"}
 
 #: Both are float32 sums in another order through some 110 layers, each within 8e-5 of the same network in float64 on
-#: the person photo; they differ from one another by 2.5e-5 (general) and 8.6e-5 (landscape).
-PERSON_TOLERANCE = 1e-4
+#: the person photo, and so within twice that of one another: by 2.5e-5 (general) and 8.6e-5 (landscape) on one
+#: processor, and others add up in other orders.
+PERSON_TOLERANCE = 1.6e-4
 #: On the cat, which the landscape network half takes for a person, LiteRT itself is 1.5e-4 from float64 and PyTorch
 #: 5e-5: the sigmoid is at its steepest there.
 ANY_PHOTO_TOLERANCE = 3e-4

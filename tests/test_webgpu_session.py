@@ -41,7 +41,7 @@ def test_webgpu_runs_every_node_and_names_its_software_adapter(bundle: Bundle) -
     pixel_values, expected = golden.pixel_values, golden.reference
     with TARGET.open(bundle, "fp32", "webgpu") as session:
         cold = session.run(pixel_values)
-        steady = session.run(pixel_values)
+        steady = min(session.run(pixel_values).ms for _ in range(3))
         assert session.placement is not None
         assert session.placement.nodes.keys() == {"WebGpuExecutionProvider"}
         assert session.placement.fallback == ()
@@ -51,7 +51,7 @@ def test_webgpu_runs_every_node_and_names_its_software_adapter(bundle: Bundle) -
         assert session.device.runtime.startswith("onnxruntime-web 1.30.0 (jspi) in Chromium ")
         assert session.load_ms > 0
     np.testing.assert_allclose(cold.outputs["logits"], expected["logits"], rtol=0, atol=1e-4)
-    assert cold.ms > steady.ms  # shaders are compiled once
+    assert cold.ms > steady  # shaders are compiled once
 
 
 def test_a_node_without_a_gpu_kernel_is_counted_as_a_fallback(bundle: Bundle, tmp_path: Path) -> None:
