@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 import demo_page
 import headless
 from vitexport import toolchain
-from vitexport.preview import Site, serve
+from vitexport.contract import Site
+from vitexport.serving import serve
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -20,8 +20,8 @@ import numpy as np
 from PIL import Image as PILImage
 
 import headless
-from vitexport.contract import Preprocessing
-from vitexport.preview import Site, serve
+from vitexport.contract import Preprocessing, Site
+from vitexport.serving import serve
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

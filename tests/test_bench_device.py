@@ -29,13 +29,13 @@ import web_bundles
 from vitexport import registry
 from vitexport.bench import host_facts
 from vitexport.commands import bench as bench_command
-from vitexport.contract import Bundle, ExportRequest, Report
+from vitexport.contract import Bundle, ExportRequest, Report, Site
 from vitexport.devices import browser as devices
 from vitexport.devices.gate import Gate, Progress
 from vitexport.errors import BadRequest, ParityFailed, WorldFailed
 from vitexport.manifest import encode, read_bundle
-from vitexport.preview import Site, serve
 from vitexport.proof import blank_result
+from vitexport.serving import serve
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -15,7 +15,8 @@ from PIL import Image as PILImage
 import demo_page
 import web_bundles
 from demo_page import LOAD_MS, report, running, until
-from vitexport.preview import Site, serve
+from vitexport.contract import Site
+from vitexport.serving import serve
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -18,11 +18,11 @@ from safetensors import safe_open
 import headless
 import unproven
 from vitexport import models, registry
-from vitexport.contract import Bundle, ExportRequest, Size
+from vitexport.contract import Bundle, ExportRequest, Site, Size
 from vitexport.digits import evaluate, network, pictures, train
 from vitexport.errors import BadRequest
 from vitexport.preprocess import preprocess
-from vitexport.preview import Site, serve
+from vitexport.serving import serve
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

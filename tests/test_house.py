@@ -61,6 +61,13 @@ def test_the_core_never_names_a_target():
         assert not named, f"{path.name} names {named}"
 
 
+def test_the_contract_leans_on_no_room_but_the_errors():
+    """What everything passes through may know nothing of it; imports for types alone count too."""
+    for path in (ROOT / "exporter" / "vitexport" / "contract").glob("*.py"):
+        rooms = set(re.findall(r"^ *(?:from|import) vitexport\.?(\w*)", path.read_text(), re.MULTILINE))
+        assert rooms <= {"contract", "errors"}, f"{path.name} leans on {rooms}"
+
+
 def test_every_target_has_its_entry_point_and_its_extra():
     declared = PROJECT["entry-points"]["vitexport.targets"]
     assert set(declared) == set(registry.names())

@@ -12,10 +12,10 @@ import pytest
 import headless
 import web_bundles
 from conftest import TESTS, Command
-from vitexport import ExportRequest, Size, capture, export, models, photos, preview
-from vitexport.contract import Bundle, Report
+from vitexport import ExportRequest, Size, capture, export, models, photos
+from vitexport.contract import Bundle, Report, Site
 from vitexport.manifest import find_bundles, read_bundles
-from vitexport.preview import Site
+from vitexport.serving import serve
 
 ANY_SIZE = f"{TESTS / 'models.py'}:any_size"
 SIZES = (Size(64, 64), Size(48, 96), Size(96, 48), Size(128, 128))
@@ -89,7 +89,7 @@ def test_the_same_size_twice_is_one_rung(vitexport: Command):
 
 @pytest.fixture(scope="module")
 def opened(web: tuple[Bundle, ...]) -> Iterator[object]:
-    with preview.serve(Site(web[0].directory)) as url, headless.page() as page:
+    with serve(Site(web[0].directory)) as url, headless.page() as page:
         page.goto(f"{url}index.html")
         page.locator("body:not([data-verdict=pending])").wait_for(timeout=120_000)
         yield page

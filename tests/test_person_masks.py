@@ -14,8 +14,8 @@ import headless
 import models
 from vitexport import capture, parity, photos
 from vitexport.capture import person_channel
-from vitexport.contract import Metric, OutputSpec, Parity, Variant
-from vitexport.preview import Site, serve
+from vitexport.contract import Metric, OutputSpec, Parity, Site, Variant
+from vitexport.serving import serve
 from vitexport_targets.webgpu.generate_types import RUNTIME
 
 if TYPE_CHECKING:

@@ -67,6 +67,7 @@ _BESIDE = (
     "terminal.py",
     "picture.py",
     "preview.py",
+    "serving.py",
 )
 
 

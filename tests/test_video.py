@@ -15,12 +15,12 @@ import headless
 import vitexport
 import web_bundles
 from vitexport import capture, models, photos, torchvision_schemas
-from vitexport.contract import Clip, ExportRequest, Preprocessing, Size
+from vitexport.contract import Clip, ExportRequest, Preprocessing, Site, Size
 from vitexport.errors import BadRequest
 from vitexport.models import checkpoint, hub_presets
 from vitexport.posembed import in_video
 from vitexport.preprocess import preprocess
-from vitexport.preview import Site, serve
+from vitexport.serving import serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,8 +11,9 @@ import headless
 import web_bundles
 from vitexport import parity
 from vitexport.bundle import read_golden
+from vitexport.contract import Site
 from vitexport.errors import RuntimeUnavailable
-from vitexport.preview import Site, serve
+from vitexport.serving import serve
 from vitexport_targets.webgpu import TARGET
 from vitexport_targets.webgpu.generate_types import RUNTIME
 

@@ -14,8 +14,8 @@ from PIL import Image as PILImage
 
 import headless
 from vitexport import photos, preprocess
-from vitexport.contract import Preprocessing, Size
-from vitexport.preview import Site, serve
+from vitexport.contract import Preprocessing, Site, Size
+from vitexport.serving import serve
 from vitexport_targets.webgpu.generate_types import RUNTIME
 
 if TYPE_CHECKING:

@@ -44,6 +44,7 @@ from vitexport.contract.request import (
     Size,
     Task,
 )
+from vitexport.contract.site import Desk, Refused, Site, Taken
 from vitexport.contract.source import (
     INPUT_NAME,
     Case,
@@ -97,6 +98,7 @@ __all__ = [
     "CaseKind",
     "Clip",
     "CoremlTarget",
+    "Desk",
     "Device",
     "DeviceCell",
     "DeviceReport",
@@ -125,6 +127,7 @@ __all__ = [
     "Preprocessing",
     "Probe",
     "Provenance",
+    "Refused",
     "Remote",
     "Report",
     "Resident",
@@ -134,8 +137,10 @@ __all__ = [
     "RuntimeBuild",
     "Scores",
     "Session",
+    "Site",
     "Size",
     "SourceModel",
+    "Taken",
     "Target",
     "Task",
     "Threaded",

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 from vitexport.contract.bundle import Artifact, Bundle, Metric
 from vitexport.contract.proof import Device, Gate, NonNegative, Parity, Placement, Result
 from vitexport.contract.request import ExportRequest
+from vitexport.contract.site import Site
 from vitexport.contract.source import Case, SourceModel
 
 if TYPE_CHECKING:
     from vitexport.contract.source import Tensor, Tensors
-    from vitexport.preview import Site
 
 
 @dataclass(frozen=True)

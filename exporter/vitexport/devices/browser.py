@@ -14,14 +14,14 @@ from queue import Empty
 
 from vitexport import registry
 from vitexport.bundle import undamaged
-from vitexport.contract import Bundle, Remote, Result
+from vitexport.contract import Bundle, Remote, Result, Site
 from vitexport.devices import report
 from vitexport.devices.certificate import self_signed
 from vitexport.devices.gate import Arrival, Gate, Progress
 from vitexport.errors import BadRequest, WorldFailed
 from vitexport.manifest import REPORT_NAME
-from vitexport.preview import HOST, Door, Site, serve
 from vitexport.reports.file import read_report, with_results, write_report
+from vitexport.serving import HOST, Door, serve
 
 #: A phone that runs every cell of a ViT with shaders to compile needs minutes; somebody has to find it first.
 TIMEOUT_S = 900.0

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
+from vitexport.contract import Refused, Taken
 from vitexport.errors import BadRequest
 from vitexport.manifest import Malformed, decode
-from vitexport.preview import Refused, Taken
 
 if TYPE_CHECKING:
     from vitexport.contract import Result
@@ -57,7 +57,7 @@ class _Guest:
 
 @dataclass(eq=False)
 class Gate:
-    """A :class:`vitexport.preview.Desk`. ``accept`` makes results of a guest's name and report, or raises
+    """A :class:`vitexport.contract.Desk`. ``accept`` makes results of a guest's name and report, or raises
     ``BadRequest``; ``deadline`` is of :func:`time.monotonic`. What comes in is to be had from ``arrivals``."""
 
     names: tuple[str, ...]

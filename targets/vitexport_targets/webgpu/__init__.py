@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vitexport.contract import (
     Artifact,
@@ -19,6 +18,7 @@ from vitexport.contract import (
     Lint,
     Precision,
     Session,
+    Site,
     SourceModel,
     Traits,
     Value,
@@ -26,9 +26,6 @@ from vitexport.contract import (
 from vitexport_targets import _chromium
 from vitexport_targets._precisions import FEWER_ONNX_BITS, FP16, FP32, W4_FP16
 from vitexport_targets.webgpu import ort_web
-
-if TYPE_CHECKING:
-    from vitexport.preview import Site
 
 #: Best first: float16 is half the download and, where the GPU computes it, up to twice the speed. What loses more than
 #: rounding is taken where a page asks for it, or where there is nothing better.

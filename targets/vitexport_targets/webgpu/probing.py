@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from vitexport import preview
-from vitexport.contract import Placement
+from vitexport.contract import Placement, Site
+from vitexport.serving import serve
 from vitexport_targets import _chromium
 from vitexport_targets._browser import OPEN_TIMEOUT_S, BrowserThread, checked
 from vitexport_targets.webgpu import ort_web
@@ -59,9 +59,9 @@ def oracle() -> Iterator[Oracle]:
     """Raises ``MissingToolchain`` (no Chromium, another onnxruntime-web), ``RuntimeUnavailable`` (no start)."""
     executable = _chromium.executable()
     served: dict[str, bytes] = {}
-    site = preview.Site(_HERE / "harness", {_MOUNT: _HERE, _RUNTIME: ort_web.dist()}, served)
+    site = Site(_HERE / "harness", {_MOUNT: _HERE, _RUNTIME: ort_web.dist()}, served)
     with ExitStack() as stack:
-        url = stack.enter_context(preview.serve(site))
+        url = stack.enter_context(serve(site))
         browser = stack.enter_context(BrowserThread())
         address = f"{url}{_MOUNT.removeprefix('/')}harness/kernels/"
         page = browser.call(browser.open(executable, address, gpu=True), OPEN_TIMEOUT_S)

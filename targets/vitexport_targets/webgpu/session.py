@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from vitexport import preview
 from vitexport.contract import Bundle, Device, Placement, Run, Session
+from vitexport.serving import serve
 from vitexport_targets import _chromium
 from vitexport_targets._browser import (
     CLOSE_TIMEOUT_S,
@@ -43,7 +43,7 @@ def open_in_browser(
     executable = _chromium.executable()
     with ExitStack() as stack:
         site = harness_site(bundle, precision, taps)
-        url = stack.enter_context(preview.serve(site))
+        url = stack.enter_context(serve(site))
         browser = stack.enter_context(BrowserThread())
         page = browser.call(browser.open(executable, f"{url}{HARNESS}", gpu=provider == "webgpu"), OPEN_TIMEOUT_S)
         size = msgspec.to_builtins(bundle.rung.size)

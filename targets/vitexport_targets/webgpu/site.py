@@ -9,9 +9,8 @@ from typing import Any
 
 import msgspec
 
-from vitexport.contract import Bundle, FileEntry, Manifest
+from vitexport.contract import Bundle, FileEntry, Manifest, Site
 from vitexport.manifest import MANIFEST_NAME, encode
-from vitexport.preview import Site
 from vitexport_targets.webgpu import ort_web
 
 #: No bundle has a folder of this name; it is never written to one either.

@@ -13,9 +13,9 @@ from urllib.parse import quote
 
 import numpy as np
 
-from vitexport import preview
-from vitexport.contract import Device, Placement, Run, Session
+from vitexport.contract import Device, Placement, Run, Session, Site
 from vitexport.errors import LoweringFailed
+from vitexport.serving import serve
 from vitexport_targets import _chromium
 from vitexport_targets._browser import (
     CLOSE_TIMEOUT_S,
@@ -52,7 +52,7 @@ def open_session(
     executable = _chromium.executable()
     site = _site(path)
     with ExitStack() as stack:
-        url = stack.enter_context(preview.serve(site))
+        url = stack.enter_context(serve(site))
         browser = stack.enter_context(BrowserThread())
         page = browser.call(browser.open(executable, f"{url}{_HARNESS}", gpu=accelerator == "webgpu"), OPEN_TIMEOUT_S)
         tab = _Tab(browser, page, f"'{path.name}' on {accelerator}")
@@ -122,10 +122,10 @@ class LiteRtJsSession(Session):
         self._resources.close()
 
 
-def _site(path: Path) -> preview.Site:
+def _site(path: Path) -> Site:
     core, utils = packages()
     targets = Path(__file__).parents[2]
-    return preview.Site(
+    return Site(
         path.parent,
         {
             f"/{_HARNESS}": Path(__file__).parent / "harness",
