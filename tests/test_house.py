@@ -68,6 +68,11 @@ def test_the_contract_leans_on_no_room_but_the_errors():
         assert rooms <= {"contract", "errors"}, f"{path.name} leans on {rooms}"
 
 
+def test_no_target_leans_on_the_room_that_drives_it():
+    for path in (ROOT / "targets").rglob("*.py"):
+        assert "vitexport.devices" not in path.read_text(), path.name
+
+
 def test_every_target_has_its_entry_point_and_its_extra():
     declared = PROJECT["entry-points"]["vitexport.targets"]
     assert set(declared) == set(registry.names())

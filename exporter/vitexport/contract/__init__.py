@@ -78,6 +78,7 @@ from vitexport.contract.target import (
     Traits,
     Transparent,
     Value,
+    the_one,
 )
 
 if TYPE_CHECKING:
@@ -150,4 +151,5 @@ __all__ = [
     "Variant",
     "Verdict",
     "WebRuntime",
+    "the_one",
 ]

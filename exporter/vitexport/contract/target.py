@@ -6,16 +6,19 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, runtime_checkable
 
 from vitexport.contract.bundle import Artifact, Bundle, Metric
 from vitexport.contract.proof import Device, Gate, NonNegative, Parity, Placement, Result
 from vitexport.contract.request import ExportRequest
 from vitexport.contract.site import Site
 from vitexport.contract.source import Case, SourceModel
+from vitexport.errors import BadRequest
 
 if TYPE_CHECKING:
     from vitexport.contract.source import Tensor, Tensors
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,17 @@ class Attachment:
     """Empty: as the target finds right."""
     team: str | None = None
     """Whose signature a program needs there, where the device runs nothing unsigned."""
+
+
+def the_one(attached: Sequence[_T], meant: Sequence[_T], serial: str | None) -> _T:
+    """The only one of ``meant``, which are those of ``attached`` that ``serial`` may mean, by ``str`` what their owner
+    knows them by. Raises ``BadRequest``."""
+    if not meant:
+        raise BadRequest(f"No device has the serial '{serial}'. Attached: {', '.join(map(str, attached))}.")
+    if len(meant) > 1:
+        names = ", ".join(map(str, meant))
+        raise BadRequest(f"{len(meant)} devices are attached ({names}). Name one with --serial.")
+    return meant[0]
 
 
 @runtime_checkable

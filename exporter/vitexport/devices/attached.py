@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from vitexport import registry
 from vitexport.bundle import undamaged
@@ -13,8 +11,6 @@ from vitexport.contract import Attachable, Attachment, Bundle, Result
 from vitexport.errors import BadRequest, did_you_mean
 from vitexport.manifest import MANIFEST_NAME, REPORT_NAME
 from vitexport.reports.file import read_report, with_results, write_report
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -40,17 +36,6 @@ def measure(directory: Path, asked: Attachment) -> Measured:
     home = directory.resolve()
     home = home.parent if (home / MANIFEST_NAME).is_file() else home
     return Measured(results, _filed(home, results))
-
-
-def the_one(attached: Sequence[_T], meant: Sequence[_T], serial: str | None) -> _T:
-    """The only one of ``meant``, which are those of ``attached`` that ``serial`` may mean, by ``str`` what their owner
-    knows them by. Raises ``BadRequest``."""
-    if not meant:
-        raise BadRequest(f"No device has the serial '{serial}'. Attached: {', '.join(map(str, attached))}.")
-    if len(meant) > 1:
-        names = ", ".join(map(str, meant))
-        raise BadRequest(f"{len(meant)} devices are attached ({names}). Name one with --serial.")
-    return meant[0]
 
 
 def _able(bundles: tuple[Bundle, ...], way: str) -> dict[str, list[Bundle]]:

@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitexport.contract import Device
-from vitexport.devices.attached import the_one
+from vitexport.contract import Device, the_one
 from vitexport.errors import BadRequest, MissingToolchain
 
 #: The kinds that coremltools' runner is built for by the same scheme, as devicectl calls them.

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 
-from vitexport.devices.attached import the_one
+from vitexport.contract import the_one
 from vitexport.errors import MissingToolchain, WorldFailed
 
 #: The only folder that every Android lets its shell user write to and run programs from.
