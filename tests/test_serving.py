@@ -10,7 +10,7 @@ import pytest
 
 from vitexport.contract import Site
 from vitexport.errors import BadRequest
-from vitexport.serving import serve
+from vitexport.serving import Door, serve
 
 
 @pytest.fixture
@@ -76,6 +76,21 @@ def test_folders_are_not_listed(folder: Path) -> None:
 def test_a_foreign_host_name_that_points_here_gets_nothing(folder: Path) -> None:
     with serve(Site(folder)) as url:
         assert get(url, "/", host="evil.example:80")[0].status == 403
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:80", "LOCALHOST:8000", "localhost", "[::1]", "[::1]:8000"])
+def test_its_own_name_is_known_with_and_without_a_port_in_any_case(folder: Path, host: str) -> None:
+    with serve(Site(folder), door=Door(names=("127.0.0.1", "localhost", "::1"))) as url:
+        assert get(url, "/", host=host)[0].status == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1.evil.example", "127.0.0.1:port", "127.0.0.1:99999", "evil@127.0.0.1", "127.0.0.1/", "[::1", "::1", "["],
+)
+def test_a_host_that_is_malformed_gets_nothing(folder: Path, host: str) -> None:
+    with serve(Site(folder), door=Door(names=("127.0.0.1", "::1"))) as url:
+        assert get(url, "/", host=host)[0].status == 403
 
 
 def test_a_port_in_use_is_a_bad_request(folder: Path) -> None:

@@ -62,6 +62,7 @@ class Door:
     port: int = 0
     """0 picks a free one."""
     names: tuple[str, ...] = (HOST, "localhost")
+    """In lower case; an IPv6 address without its brackets."""
     tls: ssl.SSLContext | None = None
 
     @property
@@ -95,6 +96,17 @@ def _unavailable(door: Door, error: OSError | OverflowError) -> BadRequest:
         return BadRequest(f"{door.address} is no address of this machine. Name one that it has.")
     why = "in use" if number == errno.EADDRINUSE else getattr(error, "strerror", None) or "ports are 0 to 65535"
     return BadRequest(f"Port {door.port} cannot be had ({why}). Try another, or --port 0 for a free one.")
+
+
+def _host(header: str) -> str:
+    """The name in a Host header (RFC 9110, 7.2), which tells no port where that is the scheme's own; empty where it is
+    malformed."""
+    try:
+        parts = urlsplit(f"//{header}")
+        name, _ = parts.hostname, parts.port
+    except ValueError:
+        return ""
+    return name if name and parts.netloc == header and "@" not in header else ""
 
 
 class _Server(ThreadingHTTPServer):
@@ -146,7 +158,7 @@ class _Handler(SimpleHTTPRequestHandler):
 
     def _inner_path(self) -> str:
         """Another site's page that points its own host name here (DNS rebinding) gets nothing."""
-        if (self.headers["Host"] or "").rpartition(":")[0] not in self._door.names:
+        if _host(self.headers["Host"] or "") not in self._door.names:
             raise Refused(403, f"This server answers to {' and '.join(self._door.names)} only")
         outer = unquote(urlsplit(self.path).path)
         if "\0" in outer:
