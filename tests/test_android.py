@@ -19,6 +19,7 @@ import unproven
 import written_reports as written
 from conftest import TINY
 from vitexport import bundle as bundles
+from vitexport import registry
 from vitexport.bench import SOFTWARE_ADAPTER
 from vitexport.bundle import read_golden
 from vitexport.commands import COMMANDS
@@ -26,6 +27,7 @@ from vitexport.contract import Attachment, ExportRequest, Report, Result
 from vitexport.devices import attached
 from vitexport.errors import BadRequest, MissingToolchain, VitexportError, WorldFailed
 from vitexport.manifest import decode, encode
+from vitexport.proof import blank_result
 from vitexport_targets.tflite.android import measure, tool
 from vitexport_targets.tflite.android.identity import described, is_emulated
 
@@ -43,11 +45,13 @@ PHONE = {
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An export to LiteRT, not proven, with a report that has nothing of it."""
+    """An export to LiteRT, not proven, with a report that knows its file and a page that shows no device yet."""
     home = tmp_path_factory.mktemp("made")
     request = ExportRequest(model=TINY, targets=("tflite",), precisions=("fp32",))
     (bundle,) = unproven.written(home / "tflite", request)
-    (home / "report.json").write_bytes(encode(written.report(written.result("onnx", "fp32"))))
+    report = written.report(blank_result(registry.target("tflite"), bundle, "fp32", "interpreter"))
+    (home / "report.json").write_bytes(encode(report))
+    (home / "report.html").write_text("as it was")
     (home / "answers").mkdir()
     from ai_edge_litert.interpreter import Interpreter
 
@@ -105,7 +109,7 @@ def test_a_file_is_timed_and_proven_there_and_filed_as_the_stand_ins_it_is(
     assert f"Filed in {made / 'report.json'}." in said
     report = decode((made / "report.json").read_bytes(), Report)
     own, *added = report.results
-    assert own == written.result("onnx", "fp32")
+    assert own.provider == "interpreter"
     assert [(r.provider, r.verdict, r.latency.facts.get("threads")) for r in added] == [
         ("xnnpack", "passed", "1"), ("xnnpack", "passed", "4"), ("gpu", "passed", None), ("nnapi", "not run", None)
     ]  # fmt: skip

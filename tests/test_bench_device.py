@@ -88,7 +88,7 @@ class Command:
 
 
 @contextmanager
-def waiting(folder: Path, *options: str) -> Iterator[Command]:
+def waiting(folder: Path, *options: str, cwd: Path | None = None) -> Iterator[Command]:
     """Started, and ended however the test ends."""
     process = subprocess.Popen(
         [sys.executable, "-m", "vitexport", "bench", str(folder), "--device", "browser", *options],
@@ -96,6 +96,7 @@ def waiting(folder: Path, *options: str) -> Iterator[Command]:
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        cwd=cwd,
     )
     command = Command(process)
 
@@ -347,12 +348,15 @@ def test_plain_http_gets_nothing_from_a_tls_port(door: Door) -> None:
 
 
 def test_a_second_report_of_one_address_is_refused(folder: Path) -> None:
-    """Two are waited for, so that the server is still there after the first."""
-    with waiting(folder, "--devices", "2") as command:
+    """Two are waited for, so that the server is still there after the first; the page shows that one already. From
+    inside the bundle's folder, as from anywhere."""
+    (folder / "report.html").write_text("as it was")
+    with waiting(Path(), "--devices", "2", cwd=folder / "webgpu") as command:
         first, second = command.wait_for(r"open (http://\S+)", 2)
         report = _posted_report(folder)
         assert post(first, "report", report)[0] == 200
         command.wait_for(r"(Filed in)")
+        assert "on A phone" in (folder / "report.html").read_text()
         filed = (folder / "report.json").read_bytes()
         assert len(results(folder)) == 2
         status, said = post(first, "report", report)

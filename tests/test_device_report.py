@@ -325,8 +325,8 @@ def test_the_command_adds_a_device_once_and_says_what_it_measured(exported: Path
     (out / "report.json").chmod(0o640)
     bundle = read_bundle(out / "reference")
     (tmp_path / "phone.json").write_bytes(msgspec.json.encode(measured(bundle)))
-    for _ in range(2):
-        done = vitexport("report", "out", "--add", "phone.json")
+    for place in ("out", "out/reference"):
+        done = vitexport("report", place, "--add", "phone.json")
         assert done.returncode == 0, done.stderr
     assert "iPhone15,2, Core ML, iOS 18.5, cpu_and_ne, 40 runs" in done.stdout
     report = decode((out / "report.json").read_bytes(), Report)
@@ -357,8 +357,8 @@ def test_a_device_that_fails_is_kept_and_ends_in_5(exported: Path, tmp_path: Pat
         ("out", "out", 2, "'out' cannot be read (Is a directory)."),
         ("out", "bad.json", 2, "This device report is not taken: it is not in the form of one"),
         ("out", "huge.json", 2, "it is larger than 4 MiB"),
-        ("out/reference", "bad.json", 2, "'out/reference' has no report.json."),
-        ("absent", "bad.json", 2, "'absent' has no report.json."),
+        ("out/reference", "bad.json", 2, "This device report is not taken: it is not in the form of one"),
+        ("absent", "bad.json", 2, "'absent' is not a folder. Name one that vitexport wrote."),
     ],
 )
 def test_a_bad_file_leaves_the_report_as_it_was(

@@ -21,7 +21,7 @@ import devicectl_stand_in as stand_in
 import unproven
 import written_reports as written
 from conftest import TESTS, TINY, TINY_MASK
-from vitexport import ExportRequest, Size
+from vitexport import ExportRequest, Size, registry
 from vitexport.bench import SOFTWARE_ADAPTER
 from vitexport.bundle import read_golden
 from vitexport.commands import COMMANDS
@@ -36,6 +36,7 @@ from vitexport.errors import (
     WorldFailed,
 )
 from vitexport.manifest import decode, encode
+from vitexport.proof import blank_result
 from vitexport_targets.coreml import inputs, names
 from vitexport_targets.coreml.evaluator import Evaluator
 from vitexport_targets.coreml.ios import devicectl, measure, runner
@@ -55,10 +56,14 @@ exec "{python}" $packages "{script}" {name} "$@"
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An export to Core ML that takes a picture and answers a label, with a report that has nothing of it."""
+    """An export to Core ML that takes a picture and answers a label, with a report that knows it, and a page that shows
+    no device yet."""
     home = tmp_path_factory.mktemp("made")
-    unproven.written(home / "coreml", ExportRequest(model=TINY, targets=("coreml",), precisions=("fp16",)))
-    (home / "report.json").write_bytes(encode(written.report(written.result("onnx", "fp32"))))
+    request = ExportRequest(model=TINY, targets=("coreml",), precisions=("fp16",))
+    (bundle,) = unproven.written(home / "coreml", request)
+    report = written.report(blank_result(registry.target("coreml"), bundle, "fp16", "evaluator"))
+    (home / "report.json").write_bytes(encode(report))
+    (home / "report.html").write_text("as it was")
     return home
 
 
@@ -112,7 +117,7 @@ def test_a_package_is_timed_and_proven_there_and_filed_as_the_stand_ins_it_is(
     assert f"Filed in {made / 'report.json'}." in said
     report = decode((made / "report.json").read_bytes(), Report)
     own, *added = report.results
-    assert own == written.result("onnx", "fp32")
+    assert own.provider == "evaluator"
     assert [(r.precision, r.provider, r.verdict) for r in added] == [
         ("fp16", units, "passed") for units in ("cpu_only", "cpu_and_gpu", "cpu_and_ne", "all")
     ]

@@ -132,7 +132,7 @@ def _on_a_device(asked: argparse.Namespace, threads: tuple[int, ...]) -> int:
         from vitexport.reports.table import render
 
         render(found.results)
-        print(f"Filed in {found.filed}." if found.filed else "There is no report.json beside it to file this in.")
+        print(found.filed)
     return ParityFailed.exit_code if any(result.verdict == "failed" for result in found.results) else OK
 
 

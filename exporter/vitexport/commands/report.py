@@ -65,15 +65,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _show(asked: argparse.Namespace) -> int:
+    from vitexport.devices import filing
     from vitexport.reports import markdown, page, stored
 
-    place = Path(asked.directory)
+    place = filing.home_of(Path(asked.directory))
     added = _add(place, asked.add) if asked.add else ()
     found = stored.read(place)
-    path = found.home / page.PAGE_NAME
-    if asked.html or (added and path.is_file()):
-        stored.write(path, page.render(found))
     if asked.html:
+        path = found.home / page.PAGE_NAME
+        stored.write(path, page.render(found))
         print(f"Written: {path}")
     elif asked.markdown:
         print(markdown.report(found.report), end="")
@@ -86,16 +86,16 @@ def _show(asked: argparse.Namespace) -> int:
     return ParityFailed.exit_code if any(result.verdict == "failed" for result in added) else OK
 
 
-def _add(directory: Path, files: Sequence[str]) -> tuple[Result, ...]:
+def _add(home: Path, files: Sequence[str]) -> tuple[Result, ...]:
     """Into ``report.json``, all of ``files`` or none."""
     from vitexport.bundle import undamaged
+    from vitexport.devices import filing
     from vitexport.devices import report as device_report
-    from vitexport.reports.file import read_report, with_results, write_report
 
-    report, bundles = read_report(directory), undamaged(directory)
+    bundles = undamaged(home)
     read = (device_report.read(Path(file)) for file in files)
     added = tuple(result for raw in read for result in device_report.accept(raw, bundles))
-    write_report(with_results(report, added), directory)
+    filing.file(added, home)
     return added
 
 

@@ -8,16 +8,15 @@ from pathlib import Path
 from vitexport import registry
 from vitexport.bundle import undamaged
 from vitexport.contract import Attachable, Attachment, Bundle, Result
+from vitexport.devices import filing
 from vitexport.errors import BadRequest, did_you_mean
-from vitexport.manifest import MANIFEST_NAME, REPORT_NAME
-from vitexport.reports.file import read_report, with_results, write_report
 
 
 @dataclass(frozen=True)
 class Measured:
     results: tuple[Result, ...]
-    filed: Path | None
-    """The report that has them now; None where there is none."""
+    filed: str
+    """Where they are now, or why they are nowhere."""
 
 
 def measure(directory: Path, asked: Attachment) -> Measured:
@@ -33,9 +32,7 @@ def measure(directory: Path, asked: Attachment) -> Measured:
         if isinstance(target := registry.target(name), Attachable)
         for result in target.measure_attached(found, asked)
     )
-    home = directory.resolve()
-    home = home.parent if (home / MANIFEST_NAME).is_file() else home
-    return Measured(results, _filed(home, results))
+    return Measured(results, filing.filed(results, filing.home_of(directory)))
 
 
 def _able(bundles: tuple[Bundle, ...], way: str) -> dict[str, list[Bundle]]:
@@ -53,15 +50,3 @@ def _able(bundles: tuple[Bundle, ...], way: str) -> dict[str, list[Bundle]]:
         here = ", ".join(dict.fromkeys(bundle.manifest.target for bundle in bundles))
         raise BadRequest(f"--device {way} runs bundles of {able}, and here is {here}. Export that target, or name it.")
     return found
-
-
-def _filed(home: Path, results: tuple[Result, ...]) -> Path | None:
-    path = home / REPORT_NAME
-    if not path.is_file():
-        return None
-    report = with_results(read_report(home), results)
-    write_report(report, home)
-    from vitexport.reports import page, stored
-
-    stored.write(home / page.PAGE_NAME, page.render(stored.around(home, report)))
-    return path

@@ -15,12 +15,10 @@ from queue import Empty
 from vitexport import registry
 from vitexport.bundle import undamaged
 from vitexport.contract import Bundle, Remote, Result, Site
-from vitexport.devices import report
+from vitexport.devices import filing, report
 from vitexport.devices.certificate import self_signed
 from vitexport.devices.gate import Arrival, Gate, Progress
 from vitexport.errors import BadRequest, WorldFailed
-from vitexport.manifest import REPORT_NAME
-from vitexport.reports.file import read_report, with_results, write_report
 from vitexport.serving import HOST, Door, serve
 
 #: A phone that runs every cell of a ViT with shaders to compile needs minutes; somebody has to find it first.
@@ -69,7 +67,7 @@ def bench(wait: Wait) -> tuple[Result, ...]:
         _invite([f"{url}{token}/" for token in gate.tokens], gate.names, wait)
         if certificate:
             _say(_WARNING.format(fingerprint=certificate.fingerprint))
-        return _gathered(gate, wait, bundles)
+        return _gathered(gate, wait)
 
 
 def lan_address() -> str:
@@ -104,8 +102,9 @@ def _site(directory: Path) -> tuple[list[Bundle], Site]:
 # -------------------------------------------------------------------------------------------------- what comes back
 
 
-def _gathered(gate: Gate, wait: Wait, bundles: Sequence[Bundle]) -> tuple[Result, ...]:
+def _gathered(gate: Gate, wait: Wait) -> tuple[Result, ...]:
     results: list[Result] = []
+    home = filing.home_of(wait.directory)
     missing = list(gate.names)
     while missing:
         arrival = _next(gate)
@@ -120,7 +119,7 @@ def _gathered(gate: Gate, wait: Wait, bundles: Sequence[Bundle]) -> tuple[Result
             _show(arrival.guest, arrival.what)
             continue
         missing.remove(arrival.guest)
-        _say(f"\n{arrival.guest}: {len(arrival.what)} cells. {_filed(arrival.what, bundles)}")
+        _say(f"\n{arrival.guest}: {len(arrival.what)} cells. {filing.filed(arrival.what, home)}")
         results += arrival.what
     return tuple(results)
 
@@ -129,20 +128,6 @@ def _next(gate: Gate) -> Arrival | None:
     with suppress(Empty):
         return gate.arrivals.get(timeout=max(0.0, gate.deadline - time.monotonic()))
     return None
-
-
-def _filed(results: Sequence[Result], bundles: Sequence[Bundle]) -> str:
-    """Into the report of the export that the bundle is part of; a sentence that says where."""
-    folder = bundles[0].directory.parent
-    try:
-        report = read_report(folder)
-    except BadRequest:
-        return f"Not filed: there is no {REPORT_NAME} beside '{bundles[0].directory}'."
-    known = {file for result in report.results for file in result.files}
-    if not all(file in known for result in results for file in result.files):
-        return f"Not filed: '{folder / REPORT_NAME}' is of another export."
-    write_report(with_results(report, results), folder)
-    return f"Filed in {folder / REPORT_NAME}."
 
 
 # ------------------------------------------------------------------------------------------------ what a person sees

@@ -11,8 +11,9 @@ from pathlib import Path
 from vitexport import bundle as bundles
 from vitexport import pipeline
 from vitexport.contract import Bundle, Exam, ExportRequest, Report, Size, Target
+from vitexport.devices.filing import home_of
 from vitexport.errors import BadRequest
-from vitexport.manifest import MANIFEST_NAME, REPORT_NAME, Malformed, decode, find_bundles
+from vitexport.manifest import REPORT_NAME, Malformed, decode, find_bundles
 from vitexport.toolchain import find
 
 #: The precision in which every target holds PyTorch's own numbers, and by which the others' values are named.
@@ -51,9 +52,7 @@ class Exported:
 def read(directory: Path) -> Exported:
     """Raises ``BadRequest`` where there is no bundle, or no report beside it."""
     found = find_bundles(directory)
-    home = directory.resolve()
-    if (home / MANIFEST_NAME).is_file():
-        home = home.parent
+    home = home_of(directory)
     path = home / REPORT_NAME
     try:
         report = decode(path.read_bytes(), Report)

@@ -1,0 +1,48 @@
+"""What a device measured, filed in the report of the export that it ran: one rule for every way it comes in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from vitexport.contract import Report, Result
+from vitexport.errors import BadRequest
+from vitexport.manifest import MANIFEST_NAME, REPORT_NAME
+from vitexport.reports.file import read_report, with_results, write_report
+
+
+def home_of(directory: Path) -> Path:
+    """The folder that holds the report: ``directory``, or the one above where it is a bundle's own."""
+    return directory.resolve().parent if (directory / MANIFEST_NAME).is_file() else directory
+
+
+def file(results: Sequence[Result], home: Path) -> Path:
+    """Into the report in ``home``, all of ``results`` or none; ``report.html`` is rendered again where it is there.
+
+    Raises ``BadRequest`` where there is no report, or one of another export, ``WorldFailed`` where nothing is written.
+    """
+    from vitexport.reports import page, stored
+
+    before = read_report(home)
+    if not all(_is_of(before, result) for result in results):
+        raise BadRequest(f"'{home / REPORT_NAME}' is of another export. Measure a bundle where it was written.")
+    after, shown = with_results(before, results), home / page.PAGE_NAME
+    rendered = page.render(stored.around(home, after)) if shown.is_file() else None
+    write_report(after, home)
+    if rendered is not None:
+        stored.write(shown, rendered)
+    return home / REPORT_NAME
+
+
+def filed(results: Sequence[Result], home: Path) -> str:
+    """A sentence: where they are now, or why they are nowhere. What took minutes to measure is shown all the same."""
+    try:
+        return f"Filed in {file(results, home)}."
+    except BadRequest as error:
+        return f"Not filed: {error}"
+
+
+def _is_of(report: Report, result: Result) -> bool:
+    """A device ran the files that were exported, byte for byte."""
+    known = {entry for own in report.results if own.model == result.model for entry in own.files}
+    return bool(result.files) and known.issuperset(result.files)
