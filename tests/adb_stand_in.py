@@ -53,10 +53,15 @@ def main(words: list[str]) -> int:
     assert words[0] == "-s"
     assert words[1] in (SERIAL, "emulator-5554")
     verb, *rest = words[2:]
-    if TROUBLE == "unplugged" and verb == "push":
+    if verb == "push" and (TROUBLE == "unplugged" or (TROUBLE == "unplugged later" and folders_made() > 1)):
         print(f"adb: device '{words[1]}' not found", file=sys.stderr)
         return 1
     return {"shell": shell, "push": push, "pull": pull}[verb](*rest)
+
+
+def folders_made() -> int:
+    """So far, by all who came."""
+    return (ROOT / "calls").read_text().count('"mkdir ')
 
 
 def there(path: str) -> Path:

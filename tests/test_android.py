@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -226,6 +227,21 @@ def test_each_trouble_has_its_sentence_and_nothing_is_filed(
     assert says in str(said.value)
     assert (made / "report.json").read_bytes() == before
     assert not list(phone.glob("data/local/tmp/*"))
+
+
+def test_what_one_bundle_gave_is_filed_before_the_device_goes_away_in_the_next(
+    made: Path, phone: Path, program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = phone / "out"
+    for name in ("one", "two"):
+        shutil.copytree(made / "tflite", home / name)
+    (known, *_) = decode((made / "report.json").read_bytes(), Report).results
+    (home / "report.json").write_bytes(encode(written.report(known)))
+    monkeypatch.setenv("ADB_TROUBLE", "unplugged later")
+    with pytest.raises(WorldFailed, match="went away"):
+        attached.measure(home, Attachment("adb", program=program))
+    filed = decode((home / "report.json").read_bytes(), Report).results
+    assert [r.provider for r in filed] == ["interpreter", "xnnpack", "gpu", "nnapi"]
 
 
 def test_one_of_two_is_named_and_an_unknown_one_is_said(

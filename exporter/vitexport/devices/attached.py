@@ -10,6 +10,7 @@ from vitexport.bundle import undamaged
 from vitexport.contract import Attachable, Attachment, Bundle, Result
 from vitexport.devices import filing
 from vitexport.errors import BadRequest, did_you_mean
+from vitexport.progress import step
 
 
 @dataclass(frozen=True)
@@ -20,33 +21,35 @@ class Measured:
 
 
 def measure(directory: Path, asked: Attachment) -> Measured:
-    """Of all bundles in ``directory`` whose target can reach such a device.
+    """Of all bundles in ``directory`` whose target can reach such a device, each filed before the next is begun.
 
     Raises as :meth:`vitexport.contract.Attachable.measure_attached` does, and ``BadRequest`` where no target can.
     """
-    bundles = undamaged(directory)
-    able = _able(bundles, asked.way)
-    results = tuple(
-        result
-        for name, found in able.items()
-        if isinstance(target := registry.target(name), Attachable)
-        for result in target.measure_attached(found, asked)
-    )
-    return Measured(results, filing.filed(results, filing.home_of(directory)))
+    home = filing.home_of(directory)
+    results: list[Result] = []
+    said: list[str] = []
+    for sizes in _able(undamaged(directory), asked.way):
+        target = registry.target(sizes[0].manifest.target)
+        if isinstance(target, Attachable):
+            measured = target.measure_attached(sizes, asked)
+            with step("filing", f"{sizes[0].directory.name}, {len(measured)} cells"):
+                said.append(filing.filed(measured, home))
+            results += measured
+    return Measured(tuple(results), " ".join(dict.fromkeys(said)))
 
 
-def _able(bundles: tuple[Bundle, ...], way: str) -> dict[str, list[Bundle]]:
-    """By target. Raises ``BadRequest`` where none knows this way to a device."""
+def _able(bundles: tuple[Bundle, ...], way: str) -> list[list[Bundle]]:
+    """At all sizes, by folder. Raises ``BadRequest`` where no target knows this way to a device."""
     ways = {name: registry.target(name).traits.devices for name in registry.names()}
     known = sorted({"browser", *(each for named in ways.values() for each in named)})  # that waits: vitexport.devices
     if way not in known:
         raise BadRequest(f"Unknown device '{way}'.{did_you_mean(way, known)} Known: {', '.join(known)}.")
-    found: dict[str, list[Bundle]] = {}
+    found: dict[Path, list[Bundle]] = {}
     for bundle in bundles:
         if way in ways[bundle.manifest.target]:
-            found.setdefault(bundle.manifest.target, []).append(bundle)
+            found.setdefault(bundle.directory, []).append(bundle)
     if not found:
         able = ", ".join(name for name, named in ways.items() if way in named)
         here = ", ".join(dict.fromkeys(bundle.manifest.target for bundle in bundles))
         raise BadRequest(f"--device {way} runs bundles of {able}, and here is {here}. Export that target, or name it.")
-    return found
+    return list(found.values())
