@@ -288,6 +288,14 @@ def test_words_that_mean_nothing_together_are_said(made: Path, words: list[str],
     assert says in str(said.value)
 
 
+def test_a_bundle_of_a_target_that_is_not_installed_is_said(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "tflite", tmp_path / "gone")
+    manifest = tmp_path / "gone" / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes().replace(b'"target": "tflite"', b'"target": "gone"'))
+    with pytest.raises(BadRequest, match=r"Unknown target 'gone'\. Known targets: coreml, "):
+        attached.measure(tmp_path / "gone", Attachment("adb"))
+
+
 # ------------------------------------------------------------------------------------------------------ its identity
 
 

@@ -39,14 +39,14 @@ def measure(directory: Path, asked: Attachment) -> Measured:
 
 
 def _able(bundles: tuple[Bundle, ...], way: str) -> list[list[Bundle]]:
-    """At all sizes, by folder. Raises ``BadRequest`` where no target knows this way to a device."""
+    """At all sizes, by folder. Raises ``BadRequest`` where no target knows this way to a device, or is not here."""
     ways = {name: registry.target(name).traits.devices for name in registry.names()}
     known = sorted({"browser", *(each for named in ways.values() for each in named)})  # that waits: vitexport.devices
     if way not in known:
         raise BadRequest(f"Unknown device '{way}'.{did_you_mean(way, known)} Known: {', '.join(known)}.")
     found: dict[Path, list[Bundle]] = {}
     for bundle in bundles:
-        if way in ways[bundle.manifest.target]:
+        if way in registry.target(bundle.manifest.target).traits.devices:
             found.setdefault(bundle.directory, []).append(bundle)
     if not found:
         able = ", ".join(name for name, named in ways.items() if way in named)
