@@ -7,7 +7,9 @@ import hashlib
 import json
 import re
 import shutil
+import signal
 import sys
+from enum import IntEnum
 from pathlib import Path
 
 import numpy as np
@@ -166,6 +168,14 @@ def test_what_does_not_run_there_says_why(
     assert (found.verdict, found.latency.verdict) == ("not run", "not run")
     assert found.parity.reason == found.latency.reason == reason
     assert list((phone / "data" / "local" / "tmp").iterdir()) == []
+
+
+def test_what_ended_a_program_there_is_named_as_linux_numbers_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a Mac, 10 is SIGBUS and 12 SIGSYS."""
+    monkeypatch.setattr(signal, "Signals", IntEnum("Signals", {"SIGEMT": 7, "SIGBUS": 10, "SIGSYS": 12}))
+    assert [measure._how(code) for code in (135, 138, 159, 137, 1)] == [
+        "crashed (SIGBUS)", "failed (exit code 138)", "crashed (SIGSYS)", "crashed (SIGKILL)", "failed (exit code 1)"
+    ]  # fmt: skip
 
 
 def test_a_delegate_that_computes_wrongly_fails_and_its_times_count_for_nothing(
