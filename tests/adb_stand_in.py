@@ -56,6 +56,9 @@ def main(words: list[str]) -> int:
     if verb == "push" and (TROUBLE == "unplugged" or (TROUBLE == "unplugged later" and folders_made() > 1)):
         print(f"adb: device '{words[1]}' not found", file=sys.stderr)
         return 1
+    asked = rest[0].split()[0] if verb == "shell" else verb
+    if TROUBLE.removeprefix("hangs at ") == asked:
+        time.sleep(30)
     return {"shell": shell, "push": push, "pull": pull}[verb](*rest)
 
 

@@ -31,7 +31,7 @@ from vitexport.devices import attached
 from vitexport.errors import BadRequest, MissingToolchain, VitexportError, WorldFailed
 from vitexport.manifest import decode, encode
 from vitexport.proof import blank_result
-from vitexport_targets.tflite.android import measure, tool
+from vitexport_targets.tflite.android import adb, measure, tool
 from vitexport_targets.tflite.android.identity import described, is_emulated
 
 #: As Android 15 answers on a phone; figures that are filed under such a name come from such a phone alone.
@@ -235,6 +235,21 @@ def test_each_trouble_has_its_sentence_and_nothing_is_filed(
     with pytest.raises(kind) as said:
         run(made, program)
     assert says in str(said.value)
+    assert (made / "report.json").read_bytes() == before
+    assert not list(phone.glob("data/local/tmp/*"))
+
+
+@pytest.mark.parametrize("what", ["shell getprop", "shell chmod", "push", "pull"])
+def test_a_device_that_no_longer_answers_is_said(
+    made: Path, phone: Path, program: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setenv("ADB_TROUBLE", f"hangs at {what.removeprefix('shell ')}")
+    for limit in ("_ASKING_S", "_TRANSFER_S"):
+        monkeypatch.setattr(adb, limit, 4.0)
+    before = (made / "report.json").read_bytes()
+    with pytest.raises(WorldFailed) as said:
+        run(made, program)
+    assert str(said.value) == (f"R5CT10XYZ did not answer `adb {what}` in 4 s. Look at its cable, and run this again.")
     assert (made / "report.json").read_bytes() == before
     assert not list(phone.glob("data/local/tmp/*"))
 

@@ -59,11 +59,11 @@ class Listed:
 
 
 class TookTooLong(Exception):
-    """A command on the device was not done in its time; it was told to stop."""
+    """A program on the device was not done in its time; it was told to stop."""
 
 
 class Adb:
-    """One device. Raises ``WorldFailed`` where it goes away while it is used."""
+    """One device. Raises ``WorldFailed`` where it goes away while it is used, or no longer answers."""
 
     def __init__(self, program: str, serial: str) -> None:
         self._program, self.serial = program, serial
@@ -73,25 +73,24 @@ class Adb:
         said = self.shell(["getprop"])
         return dict(re.findall(r"^\[([^\]\n]+)\]: \[([^\n]*)\]\r?$", said.text, re.MULTILINE))
 
-    def shell(self, words: Sequence[str], longest_s: float = _ASKING_S) -> Said:
-        """Raises :class:`TookTooLong`."""
-        try:
-            done = self._call("shell", shlex.join(words), longest_s=longest_s)
-        except subprocess.TimeoutExpired:
-            raise TookTooLong from None
-        text = done.stdout + done.stderr
-        self._still_there(done, text)
-        return Said(done.returncode, text)
+    def shell(self, words: Sequence[str]) -> Said:
+        """What takes a device no time. See :meth:`run` for what does."""
+        return self._said(self._answered(f"shell {words[0]}", "shell", shlex.join(words), longest_s=_ASKING_S))
+
+    def run(self, words: Sequence[str], longest_s: float) -> Said:
+        """A program there. Raises :class:`TookTooLong`."""
+        return self._said(self._call("shell", shlex.join(words), longest_s=longest_s))
 
     def push(self, here: Path, there: str) -> None:
-        self._transfer("push", str(here), there)
+        said = self._said(self._answered("push", "push", str(here), there, longest_s=_TRANSFER_S))
+        if said.code:
+            why = _first(said.text).rpartition(": ")[2]  # after the two paths, which are long
+            raise WorldFailed(f"adb could not push '{here.name}' ({why}). Free some space there.")
 
     def pull(self, there: str, here: Path) -> bool:
         """False where the device has no such file."""
-        done = self._call("pull", there, str(here), longest_s=_TRANSFER_S)
-        text = done.stdout + done.stderr
-        self._still_there(done, text)
-        return done.returncode == 0 and here.is_file()
+        said = self._said(self._answered("pull", "pull", there, str(here), longest_s=_TRANSFER_S))
+        return said.code == 0 and here.is_file()
 
     @contextmanager
     def folder(self) -> Iterator[str]:
@@ -103,27 +102,28 @@ class Adb:
         try:
             yield path
         finally:
-            with suppress(TookTooLong, WorldFailed):
+            with suppress(WorldFailed):
                 self.shell(["rm", "-rf", path])
 
-    def _transfer(self, *words: str) -> None:
-        try:
-            done = self._call(*words, longest_s=_TRANSFER_S)
-        except subprocess.TimeoutExpired:
-            raise WorldFailed(f"adb {words[0]} was not done in {_TRANSFER_S:.0f} s. Look at the cable.") from None
+    def _said(self, done: subprocess.CompletedProcess[str]) -> Said:
         text = done.stdout + done.stderr
-        self._still_there(done, text)
-        if done.returncode:
-            why = _first(text).rpartition(": ")[2]  # after the two paths, which are long
-            raise WorldFailed(f"adb could not {words[0]} '{Path(words[1]).name}' ({why}). Free some space there.")
-
-    def _still_there(self, done: subprocess.CompletedProcess[str], text: str) -> None:
         gone = re.search(r"device '[^']*' not found|no devices/emulators found|device offline|error: closed", text)
         if done.returncode and gone:
             raise WorldFailed(f"{self.serial} went away ({gone[0]}). Connect it and run this again.")
+        return Said(done.returncode, text)
+
+    def _answered(self, what: str, *words: str, longest_s: float) -> subprocess.CompletedProcess[str]:
+        try:
+            return self._call(*words, longest_s=longest_s)
+        except TookTooLong:
+            late = f"{self.serial} did not answer `adb {what}` in {longest_s:.0f} s"
+            raise WorldFailed(f"{late}. Look at its cable, and run this again.") from None
 
     def _call(self, *words: str, longest_s: float) -> subprocess.CompletedProcess[str]:
-        return _run([self._program, "-s", self.serial, *words], longest_s)
+        try:
+            return _run([self._program, "-s", self.serial, *words], longest_s)
+        except subprocess.TimeoutExpired:
+            raise TookTooLong from None
 
 
 def attached(serial: str | None) -> Adb:

@@ -57,7 +57,7 @@ def measured(target: Target, bundles: Sequence[Bundle], asked: Attachment) -> tu
     """A result for each variant of ``bundles`` in each of :data:`tool.DELEGATES`, under the device's own name.
 
     Raises ``MissingToolchain``: no adb, no device. ``BadRequest``: which device, or no program for it. ``WorldFailed``:
-    the device went away, or is full.
+    the device went away, no longer answers, or is full.
     """
     adb = attached(asked.serial)
     device = described(adb.serial, adb.properties())
@@ -184,7 +184,7 @@ def _run(file: _File, case: Case, way: _Way, options: Sequence[str], room: _Room
     ]
     room.adb.shell(["rm", "-f", f"{room.folder}/{_OUTPUT}"])
     try:
-        said = room.adb.shell(words, LONGEST_S)
+        said = room.adb.run(words, LONGEST_S)
     except TookTooLong:
         raise NotRun(f"benchmark_model was not done in {LONGEST_S:.0f} s") from None
     if said.code:
