@@ -28,7 +28,7 @@ from vitexport.bundle import read_golden
 from vitexport.commands import COMMANDS
 from vitexport.contract import Attachment, ExportRequest, Report, Result
 from vitexport.devices import attached
-from vitexport.errors import BadRequest, MissingToolchain, VitexportError, WorldFailed
+from vitexport.errors import BadRequest, Interrupted, MissingToolchain, VitexportError, WorldFailed
 from vitexport.manifest import decode, encode
 from vitexport.proof import blank_result
 from vitexport_targets.tflite.android import adb, measure, tool
@@ -267,6 +267,17 @@ def test_what_one_bundle_gave_is_filed_before_the_device_goes_away_in_the_next(
         attached.measure(home, Attachment("adb", program=program))
     filed = decode((home / "report.json").read_bytes(), Report).results
     assert [r.provider for r in filed] == ["interpreter", "xnnpack", "gpu", "nnapi"]
+
+
+def test_who_interrupts_is_told_how_many_bundles_are_filed(
+    made: Path, phone: Path, program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(serial: str | None) -> adb.Adb:
+        raise Interrupted(signal.SIGTERM)
+
+    monkeypatch.setattr(measure, "attached", interrupted)
+    with pytest.raises(Interrupted, match=r"^Interrupted\. 0 of 1 bundles filed\.$"):
+        run(made, program)
 
 
 def test_one_of_two_is_named_and_an_unknown_one_is_said(

@@ -369,13 +369,25 @@ def test_a_second_report_of_one_address_is_refused(folder: Path) -> None:
         assert (folder / "report.json").read_bytes() == filed
 
 
+def test_who_interrupts_is_told_how_many_devices_are_filed(folder: Path) -> None:
+    with waiting(folder, "--devices", "2") as command:
+        (first, _) = command.wait_for(r"open (http://\S+)", 2)
+        assert post(first, "report", _posted_report(folder))[0] == 200
+        command.wait_for(r"(Filed in)")
+        command.process.send_signal(signal.SIGINT)
+        assert command.wait_for(r"vitexport: (Interrupted.*)") == ["Interrupted. 1 of 2 devices filed."]
+    assert len(results(folder)) == 2
+
+
 def test_when_time_is_up_the_address_is_no_longer_good(folder: Path) -> None:
     """And the command says who did not come, having written nothing."""
     before = (folder / "report.json").read_bytes()
     with waiting(folder, "--timeout", "3") as command:
         command.wait_for(r"open (http://\S+)")
         assert command.process.wait(timeout=60) == WorldFailed.exit_code
-        (said,) = command.wait_for(r"vitexport: (0 of 1 devices have answered within 3 s; device 1 did not)")
+        (said,) = command.wait_for(
+            r"vitexport: (0 of 1 devices have answered within 3 s; device 1 did not\. Filed: 0\.)"
+        )
     assert said
     assert (folder / "report.json").read_bytes() == before
 

@@ -85,6 +85,21 @@ def test_a_signal_while_folders_change_places_waits_until_they_have(
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["out", "out/new"]
 
 
+def test_an_interruption_says_what_is_there(tmp_path: Path):
+    def publish_and_be_interrupted(stage: Path) -> None:
+        bundle.publish(stage, tmp_path / "out")
+        raise Interrupted(signal.SIGINT)
+
+    nothing = r"^Interrupted\. Nothing was written; what was there before is untouched\.$"
+    with pytest.raises(Interrupted, match=nothing) as said, bundle.staging(tmp_path / "out"):
+        raise Interrupted(signal.SIGTERM)
+    assert said.value.exit_code == 143
+    whole = r"^Interrupted\. What was made is written, whole\.$"
+    with pytest.raises(Interrupted, match=whole), bundle.staging(tmp_path / "out") as stage:
+        publish_and_be_interrupted(stage)
+    assert str(Interrupted(signal.SIGINT)) == "Interrupted."
+
+
 def test_a_full_disk_is_the_worlds_failure(tmp_path: Path):
     with pytest.raises(WorldFailed, match="is full"), bundle.staging(tmp_path / "out"):
         raise OSError(errno.ENOSPC, "No space left on device")

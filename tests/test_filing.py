@@ -33,7 +33,7 @@ def on_a_phone(result: Result = EXPORTED) -> Result:
 
 
 def test_the_report_has_it_and_the_page_shows_it(home: Path) -> None:
-    assert filed([on_a_phone()], home) == f"Filed in {home / 'report.json'}."
+    assert filed([on_a_phone()], home) == (True, f"Filed in {home / 'report.json'}.")
     assert read_report(home).results == (EXPORTED, on_a_phone())
     assert "ORT on a phone" in (home / "report.html").read_text()
 
@@ -59,12 +59,15 @@ def test_what_ran_another_exports_files_is_filed_nowhere_nor_is_what_came_with_i
         BadRequest, match=r"report\.json' is of another export\. Measure a bundle where it was written\."
     ):
         file([on_a_phone(), on_a_phone(other)], home)
-    assert filed([on_a_phone(other)], home).startswith("Not filed: ")
+    done, said = filed([on_a_phone(other)], home)
+    assert (done, said.partition("'")[0]) == (False, "Not filed: ")
     assert {path: path.read_bytes() for path in home.glob("report.*")} == before
 
 
 def test_without_a_report_that_is_said(tmp_path: Path) -> None:
-    assert filed([on_a_phone()], tmp_path).startswith(f"Not filed: '{tmp_path}' has no report.json.")
+    done, said = filed([on_a_phone()], tmp_path)
+    assert not done
+    assert said.startswith(f"Not filed: '{tmp_path}' has no report.json.")
 
 
 def test_the_home_of_a_bundle_is_the_folder_above_from_wherever_it_is_named(

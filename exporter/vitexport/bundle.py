@@ -33,7 +33,7 @@ from vitexport.contract import (
     Traits,
     Variant,
 )
-from vitexport.errors import BadRequest, ParityFailed, WorldFailed
+from vitexport.errors import BadRequest, Interrupted, ParityFailed, WorldFailed
 from vitexport.manifest import MANIFEST_NAME, REPORT_NAME, encode, find_bundles
 from vitexport.parity import contrast, held_to
 from vitexport.quantize import FIXES_RANGES, QUANTISES_ACTIVATIONS, calibration, observers
@@ -94,7 +94,8 @@ def claim(out: Path, *, force: bool) -> None:
 def staging(out: Path) -> Iterator[Path]:
     """A fresh empty folder beside ``out``, removed when the block ends unless :func:`publish` has moved it.
 
-    Raises ``BadRequest`` where ``out`` cannot be written, ``WorldFailed`` where disk or memory run out on the way.
+    Raises ``BadRequest`` where ``out`` cannot be written, ``WorldFailed`` where disk or memory run out on the way. An
+    interruption says which of the two is there.
     """
     stage = out.with_name(f".{out.name}.staging-{os.getpid()}")
     new_parents = [p for p in out.parents if not p.exists()]
@@ -109,6 +110,11 @@ def staging(out: Path) -> Iterator[Path]:
     try:
         with _the_world_may_fail(out, stage):
             yield stage
+    except Interrupted as interruption:
+        untouched = "Nothing was written; what was there before is untouched."
+        raise interruption.leaving(
+            untouched if stage.is_dir() else "What was made is written, whole."
+        ) from interruption
     finally:
         shutil.rmtree(stage, ignore_errors=True)
         for parent in new_parents:  # innermost first; those that hold a published folder stay

@@ -52,11 +52,17 @@ class WorldFailed(VitexportError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """SIGINT or SIGTERM arrived; ``signal_number`` makes the exit code the shell's own (128 + n)."""
+    """SIGINT or SIGTERM arrived; ``signal_number`` makes the exit code the shell's own (128 + n). ``leaves`` is a
+    sentence on what is there now, by whoever knows it."""
 
-    def __init__(self, signal_number: int) -> None:
-        super().__init__("Interrupted. Nothing was written; what was there before is untouched.")
+    def __init__(self, signal_number: int, leaves: str = "") -> None:
+        super().__init__(f"Interrupted. {leaves}".rstrip())
+        self.signal_number = signal_number
         self.exit_code = 128 + signal_number
+
+    def leaving(self, leaves: str) -> Interrupted:
+        """The same, on its way through a room that knows what it leaves."""
+        return Interrupted(self.signal_number, leaves)
 
 
 class RuntimeUnavailable(Exception):

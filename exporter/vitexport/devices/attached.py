@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from vitexport import registry
 from vitexport.bundle import undamaged
 from vitexport.contract import Attachable, Attachment, Bundle, Result
 from vitexport.devices import filing
-from vitexport.errors import BadRequest, did_you_mean
+from vitexport.errors import BadRequest, Interrupted, did_you_mean
 from vitexport.progress import step
 
 
@@ -26,16 +27,25 @@ def measure(directory: Path, asked: Attachment) -> Measured:
     Raises as :meth:`vitexport.contract.Attachable.measure_attached` does, and ``BadRequest`` where no target can.
     """
     home = filing.home_of(directory)
+    able = _able(undamaged(directory), asked.way)
     results: list[Result] = []
-    said: list[str] = []
-    for sizes in _able(undamaged(directory), asked.way):
-        target = registry.target(sizes[0].manifest.target)
-        if isinstance(target, Attachable):
-            measured = target.measure_attached(sizes, asked)
+    told: list[tuple[bool, str]] = []
+    try:
+        for sizes in able:
+            measured = _measured(sizes, asked)
             with step("filing", f"{sizes[0].directory.name}, {len(measured)} cells"):
-                said.append(filing.filed(measured, home))
+                told.append(filing.filed(measured, home))
             results += measured
-    return Measured(tuple(results), " ".join(dict.fromkeys(said)))
+    except Interrupted as interruption:
+        done = sum(filed for filed, _ in told)
+        raise interruption.leaving(f"{done} of {len(able)} bundles filed.") from interruption
+    return Measured(tuple(results), " ".join(dict.fromkeys(sentence for _, sentence in told)))
+
+
+def _measured(sizes: Sequence[Bundle], asked: Attachment) -> tuple[Result, ...]:
+    """A bundle at all sizes."""
+    target = registry.target(sizes[0].manifest.target)
+    return target.measure_attached(sizes, asked) if isinstance(target, Attachable) else ()
 
 
 def _able(bundles: tuple[Bundle, ...], way: str) -> list[list[Bundle]]:

@@ -18,7 +18,7 @@ from vitexport.contract import Bundle, Remote, Result, Site
 from vitexport.devices import filing, report
 from vitexport.devices.certificate import self_signed
 from vitexport.devices.gate import Arrival, Gate, Progress
-from vitexport.errors import BadRequest, WorldFailed
+from vitexport.errors import BadRequest, Interrupted, WorldFailed
 from vitexport.serving import HOST, Door, serve
 
 #: A phone that runs every cell of a ViT with shaders to compile needs minutes; somebody has to find it first.
@@ -103,24 +103,29 @@ def _site(directory: Path) -> tuple[list[Bundle], Site]:
 
 
 def _gathered(gate: Gate, wait: Wait) -> tuple[Result, ...]:
+    home, of = filing.home_of(wait.directory), f"of {len(gate.names)} devices"
     results: list[Result] = []
-    home = filing.home_of(wait.directory)
-    missing = list(gate.names)
-    while missing:
-        arrival = _next(gate)
-        if arrival is None:
-            _say("")
-            came = f"{len(gate.names) - len(missing)} of {len(gate.names)} devices have answered"
-            raise WorldFailed(
-                f"{came} within {wait.timeout_s:g} s; {', '.join(missing)} did not. What came is filed. Run this "
-                "again, with a longer --timeout if the device was still at work."
-            )
-        if isinstance(arrival.what, Progress):
-            _show(arrival.guest, arrival.what)
-            continue
-        missing.remove(arrival.guest)
-        _say(f"\n{arrival.guest}: {len(arrival.what)} cells. {filing.filed(arrival.what, home)}")
-        results += arrival.what
+    missing, filed = list(gate.names), 0
+    try:
+        while missing:
+            arrival = _next(gate)
+            if arrival is None:
+                _say("")
+                raise WorldFailed(
+                    f"{len(gate.names) - len(missing)} {of} have answered within {wait.timeout_s:g} s; "
+                    f"{', '.join(missing)} did not. Filed: {filed}. Run this again, with a longer --timeout if the "
+                    "device was still at work."
+                )
+            if isinstance(arrival.what, Progress):
+                _show(arrival.guest, arrival.what)
+                continue
+            missing.remove(arrival.guest)
+            done, sentence = filing.filed(arrival.what, home)
+            filed += done
+            _say(f"\n{arrival.guest}: {len(arrival.what)} cells. {sentence}")
+            results += arrival.what
+    except Interrupted as interruption:
+        raise interruption.leaving(f"{filed} {of} filed.") from interruption
     return tuple(results)
 
 

@@ -34,12 +34,13 @@ def file(results: Sequence[Result], home: Path) -> Path:
     return home / REPORT_NAME
 
 
-def filed(results: Sequence[Result], home: Path) -> str:
-    """A sentence: where they are now, or why they are nowhere. What took minutes to measure is shown all the same."""
+def filed(results: Sequence[Result], home: Path) -> tuple[bool, str]:
+    """Whether they are, and a sentence: where they are now, or why they are nowhere. What took minutes to measure is
+    shown all the same."""
     try:
-        return f"Filed in {file(results, home)}."
+        return True, f"Filed in {file(results, home)}."
     except BadRequest as error:
-        return f"Not filed: {error}"
+        return False, f"Not filed: {error}"
 
 
 def _is_of(report: Report, result: Result) -> bool:
