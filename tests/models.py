@@ -44,6 +44,16 @@ def tiny() -> Network:
     )
 
 
+def lone() -> Network:
+    """One class, there or not."""
+    return replace(tiny(), module=Tiny(classes=1), labels=("cat",))
+
+
+def shares() -> Network:
+    """Classes that may be there together: their probabilities do not add up to 1."""
+    return replace(tiny(), module=nn.Sequential(Tiny(), nn.Sigmoid()), scores="probabilities")
+
+
 class Roomy(nn.Module):
     """As ``Tiny``, with layers that are large enough to be worth fewer bits; ``scale`` is what the LayerNorm undoes."""
 

@@ -144,18 +144,21 @@ def _iou(overlaps: Sequence[tuple[int, int]]) -> float:
 def person_mask(scores: NDArray[np.floating], output: OutputSpec) -> NDArray[np.floating] | None:
     """The probability, (N, H, W) in 0..1, that a pixel shows a person, from an ``output`` (N, C, H, W) as its spec says
     it is to be read. None where it has no channel for people. What ``readout.js`` and shaders compute is this."""
-    if output.person is None:
-        return None
-    channel = scores[:, output.person]
+    return None if output.person is None else probabilities(scores, output)[:, output.person]
+
+
+def probabilities(scores: NDArray[np.floating], output: OutputSpec) -> NDArray[np.floating]:
+    """Every class's, in the shape of ``scores`` (N, classes, ...), as the spec of an ``output`` says that they are to
+    be read: as they are, by a softmax over the classes, of one class alone by a sigmoid."""
     if output.scores == "probabilities":
-        return channel
+        return scores
     with np.errstate(over="ignore", invalid="ignore"):  # infinite scores: 0, or NaN, which is what is meant
         if scores.shape[1] == 1:
-            lone: NDArray[np.floating] = 1 / (1 + np.exp(-channel))
+            lone: NDArray[np.floating] = 1 / (1 + np.exp(-scores))
             return lone
-        largest = scores.max(axis=1)
-        share: NDArray[np.floating] = np.exp(channel - largest) / np.exp(scores - largest[:, None]).sum(axis=1)
-        return share
+        powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+        shares: NDArray[np.floating] = powers / powers.sum(axis=1, keepdims=True)
+        return shares
 
 
 def agreement(a: NDArray[np.floating], b: NDArray[np.floating], output: OutputSpec) -> float | None:

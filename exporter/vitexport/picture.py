@@ -17,6 +17,7 @@ from PIL import Image as PILImage
 from PIL import ImageDraw, ImageFont
 
 from vitexport.contract import Case, Exam, Meaning, OutputSpec, Preprocessing
+from vitexport.parity import probabilities
 from vitexport.photos import contact_sheet
 from vitexport.preprocess import fit
 
@@ -147,8 +148,8 @@ def _logits_row(case: _Case) -> list[_Tile]:
     same = case.reference.argmax() == case.artifact.argmax()
     return [
         _Tile(PILImage.fromarray(case.seen()), "photo"),
-        _Tile(_ranking(case.reference, case.spec.labels), "PyTorch"),
-        _Tile(_ranking(case.artifact, case.spec.labels), "the artifact", "same answer" if same else "another answer"),
+        _Tile(_ranking(case.reference, case.spec), "PyTorch"),
+        _Tile(_ranking(case.artifact, case.spec), "the artifact", "same answer" if same else "another answer"),
     ]
 
 
@@ -221,16 +222,15 @@ def _class_names(classes: NDArray[np.intp], labels: tuple[str, ...]) -> str:
     return ", ".join(_label(labels, c) for c in most)
 
 
-def _ranking(logits: Floats, labels: tuple[str, ...]) -> PILImage.Image:
-    """The likeliest classes, with bars as long as their softmax probability."""
-    exponents = np.exp(logits - logits.max())
-    shares = _shown(exponents / exponents.sum())
+def _ranking(scores: Floats, spec: OutputSpec) -> PILImage.Image:
+    """The likeliest classes, with bars as long as their probability."""
+    shares = _shown(probabilities(scores[None], spec)[0])
     tile = PILImage.new("RGB", (TILE, TILE), _BAR)
     draw = ImageDraw.Draw(tile)
     step, left, right = TILE // _TOP, 18, TILE - 18
     for place, number in enumerate(np.argsort(-shares, kind="stable")[:_TOP]):
         y = place * step + step // 2
-        _text(draw, (left, y - 24), _label(labels, int(number)), 17, _INK, right - left - 62)
+        _text(draw, (left, y - 24), _label(spec.labels, int(number)), 17, _INK, right - left - 62)
         draw.text((right, y - 24), f"{shares[number]:.1%}", _FAINT, ImageFont.load_default(15), anchor="ra")
         draw.rectangle((left, y + 4, right, y + 13), _PAPER)
         draw.rectangle((left, y + 4, left + round((right - left) * float(shares[number])), y + 13), (92, 168, 255))

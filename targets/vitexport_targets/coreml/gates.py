@@ -114,7 +114,9 @@ def arithmetic(
 
 
 def _changed(a: Tensor, b: Tensor, tolerance: float) -> bool:
-    """Whether another class wins, on a picture that PyTorch is not undecided about."""
+    """Whether another class wins, on a picture that PyTorch is not undecided about. One class alone has no other."""
+    if b.shape[1] == 1:
+        return False
     *_, second, best = np.sort(b[0])
     decided = best - second > 2 * _DEVIATIONS * tolerance * np.sqrt(np.mean(np.square(b[0], dtype=np.float64)))
     return bool(decided and np.argmax(a) != np.argmax(b))
@@ -130,12 +132,11 @@ def headroom(largest: Mapping[str, float]) -> Gate:
 
 
 def labelled(answer: Tensors, output: OutputSpec) -> Gate:
-    """The label is that of the largest score, and the probabilities are the scores' softmax."""
-    scores = np.asarray(answer[output.name], np.float64)[0]
-    true = np.exp(scores - scores.max())
-    true /= true.sum()
+    """The label is that of the largest score, and the probabilities are those of the scores."""
+    scores = np.asarray(answer[output.name], np.float64)
+    true = parity.probabilities(scores, output)[0]
     off = float(np.max(np.abs(np.ravel(answer[labels.PROBABILITIES]) - true)))
-    wanted = labels.unique(output.labels)[int(scores.argmax())]
+    wanted = labels.unique(output.labels)[int(scores[0].argmax())]
     said = str(answer[labels.LABEL])
     reason = f"it says '{said}' where '{wanted}' has the best score" if said != wanted else ""
     if not off <= _PROBABILITY_ROUNDING:

@@ -1,4 +1,4 @@
-"""Make a package a Core ML classifier: softmax and ``classify`` appended to its program, beside the logits.
+"""Make a package a Core ML classifier: probabilities and ``classify`` appended to its program, beside the scores.
 
 Why not ``ct.ClassifierConfig``: coremltools 9.0 stops with an IndexError where outputs have types as well
 (``get_func_output`` counts them before and after the label is added), calls raw logits probabilities, and can neither
@@ -11,13 +11,16 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from vitexport.contract import SourceModel
+from vitexport.contract import OutputSpec, SourceModel
 from vitexport_targets.coreml.apple import coremltools
 from vitexport_targets.coreml.inputs import Kind
 
 #: Core ML's own names, which Vision and Xcode's preview look for.
 LABEL = "classLabel"
 PROBABILITIES = "classLabel_probs"
+
+#: The value that is made of logits. Scores that are probabilities are given to ``classify`` as they are.
+_MADE = "vitexport_probabilities"
 
 
 def wanted(source: SourceModel, kind: Kind) -> bool:
@@ -32,25 +35,42 @@ def unique(labels: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(label if seen[label] == 1 else f"{label} ({index})" for index, label in enumerate(labels))
 
 
-def attach(spec: Any, logits: str, labels: tuple[str, ...]) -> None:
-    """Give every function of an ML program a label and probabilities, of float32 ``logits`` (1, classes)."""
-    names = unique(labels)
+def about_probabilities(output: OutputSpec) -> str:
+    adds_up = output.scores != "probabilities" and len(output.labels) > 1
+    return f"every class's probability{'; they add up to 1' if adds_up else ''}"
+
+
+def attach(spec: Any, output: OutputSpec) -> None:
+    """Give every function of an ML program a label and probabilities, of its float32 ``output`` (1, classes)."""
+    operations = [_classify(output.name if output.scores == "probabilities" else _MADE, unique(output.labels))]
+    if output.scores != "probabilities":
+        operations.insert(0, _probabilities(output.name, len(output.labels)))
     for function in spec.mlProgram.functions.values():
         block = function.block_specializations[function.opset]
-        block.operations.extend([_softmax(block, logits, len(names)), _classify(names)])
+        block.operations.extend(operations)
         block.outputs[:0] = [LABEL, PROBABILITIES]
     for description in spec.description.functions or [spec.description]:
-        _describe(description)
+        _describe(description, about_probabilities(output))
 
 
-def _describe(description: Any) -> None:
+def detach(block: Any) -> None:
+    """Take out of a block what :func:`attach` put there; nothing where it did not."""
+    kept = [each for each in block.operations if each.type != "classify" and each.outputs[0].name != _MADE]
+    outputs = [name for name in block.outputs if name not in (LABEL, PROBABILITIES)]
+    del block.operations[:]
+    block.operations.extend(kept)
+    del block.outputs[:]
+    block.outputs.extend(outputs)
+
+
+def _describe(description: Any, about: str) -> None:
     """Name the two outputs, first, and say which is which."""
     model_pb2 = coremltools().proto.Model_pb2
     label, probabilities = (model_pb2.FeatureDescription(name=name) for name in (LABEL, PROBABILITIES))
     label.type.stringType.SetInParent()
     probabilities.type.dictionaryType.stringKeyType.SetInParent()
     label.shortDescription = "the most probable class"
-    probabilities.shortDescription = "every class's probability; they add up to 1"
+    probabilities.shortDescription = about
     others = list(description.output)
     del description.output[:]
     description.output.extend([label, probabilities, *others])
@@ -58,13 +78,15 @@ def _describe(description: Any) -> None:
     description.predictedProbabilitiesName = PROBABILITIES
 
 
-def _softmax(block: Any, logits: str, classes: int) -> Any:
-    operation = _operation("softmax", "vitexport_softmax")
+def _probabilities(logits: str, classes: int) -> Any:
+    """Softmax; of one class alone, which would always have a share of 1, a sigmoid."""
+    operation = _operation(*(("sigmoid", "vitexport_sigmoid") if classes == 1 else ("softmax", "vitexport_softmax")))
     operation.inputs["x"].arguments.add(name=logits)
-    axis = operation.inputs["axis"].arguments.add().value
-    axis.type.tensorType.dataType = _types().INT32
-    axis.immediateValue.tensor.ints.values.append(-1)
-    output = operation.outputs.add(name="vitexport_probabilities")
+    if classes > 1:
+        axis = operation.inputs["axis"].arguments.add().value
+        axis.type.tensorType.dataType = _types().INT32
+        axis.immediateValue.tensor.ints.values.append(-1)
+    output = operation.outputs.add(name=_MADE)
     output.type.tensorType.dataType = _types().FLOAT32
     output.type.tensorType.rank = 2
     for size in (1, classes):
@@ -72,9 +94,9 @@ def _softmax(block: Any, logits: str, classes: int) -> Any:
     return operation
 
 
-def _classify(names: tuple[str, ...]) -> Any:
+def _classify(given: str, names: tuple[str, ...]) -> Any:
     operation = _operation("classify", "vitexport_classify")
-    operation.inputs["probabilities"].arguments.add(name="vitexport_probabilities")
+    operation.inputs["probabilities"].arguments.add(name=given)
     classes = operation.inputs["classes"].arguments.add().value
     classes.type.listType.type.tensorType.dataType = _types().STRING
     classes.type.listType.length.constant.size = len(names)

@@ -270,7 +270,7 @@ def _finish(package: Path, rungs: Sequence[_Rung], plan: Plan, held: Precision) 
     """Labels, then what the package says of itself, which includes how it answers at each of its sizes."""
     spec, first = sealing.read_spec(package), rungs[0].source
     if labels.wanted(first, plan.kind):
-        labels.attach(spec, first.outputs[0].name, first.outputs[0].labels)
+        labels.attach(spec, first.outputs[0])
     facts: dict[str, str] = {"vitexport.minimum_deployment_target": plan.ios}
     sealing.seal(package, spec, first, facts)
     written = []

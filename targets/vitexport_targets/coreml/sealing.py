@@ -63,7 +63,7 @@ def _describe(description: Any, source: SourceModel, facts: dict[str, str]) -> N
 
 
 _MEANINGS = {
-    "logits": "scores (N, classes), before the softmax",
+    "logits": "scores (N, classes)",
     "features": "features",
     "mask": "probability of the foreground, 0..1, at (N, 1, H, W)",
     "segmentation": "scores (N, classes, H, W): the largest is the pixel's class",
@@ -73,7 +73,16 @@ _MEANINGS = {
 def about_output(output: OutputSpec) -> str:
     labels = f"; classes: {', '.join(output.labels)}" if 0 < len(output.labels) <= 25 else ""
     person = "" if output.person is None or output.meaning == "mask" else f"; people: channel {output.person}"
-    return f"{_MEANINGS[output.meaning]}{labels}{person}"
+    return f"{_MEANINGS[output.meaning]}{_reading(output)}{labels}{person}"
+
+
+def _reading(output: OutputSpec) -> str:
+    """Of a classifier's scores, how they become probabilities."""
+    if output.meaning != "logits":
+        return ""
+    if output.scores == "probabilities":
+        return ", probabilities as they are"
+    return f", before the {'sigmoid' if output.shape[1] == 1 else 'softmax'}"
 
 
 def _renamed(manifest: dict[str, Any]) -> str:

@@ -154,10 +154,8 @@ class SwiftPackage:
         declared, read = [], []
         if self._labels():
             declared += ["/// The most probable class.", "public let classLabel: String"]
-            declared += [
-                "/// Every class's probability; they add up to 1.",
-                "public let probabilities: [String: Double]",
-            ]
+            said = labels.about_probabilities(self.sources[0].outputs[0])
+            declared += [f"/// {said[0].upper()}{said[1:]}.", "public let probabilities: [String: Double]"]
             read += [f"classLabel = try answer.text({literal(labels.LABEL)})"]
             read += [f"probabilities = try answer.probabilities({literal(labels.PROBABILITIES)})"]
         by_name = []

@@ -11,8 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from vitexport_targets.coreml import sealing
-from vitexport_targets.coreml.labels import LABEL, PROBABILITIES
+from vitexport_targets.coreml import labels, sealing
 
 
 def write_plain(package: Path, path: Path) -> Path:
@@ -25,7 +24,7 @@ def write_plain(package: Path, path: Path) -> Path:
                 _declare_array(feature.type)
         _leave_out_labels(description)
     for function in spec.mlProgram.functions.values():
-        _leave_out_classify(function.block_specializations[function.opset])
+        labels.detach(function.block_specializations[function.opset])
     sealing.write_spec(path, spec)
     return path
 
@@ -39,19 +38,8 @@ def _declare_array(kind: Any) -> None:
 
 
 def _leave_out_labels(description: Any) -> None:
-    kept = [feature for feature in description.output if feature.name not in (LABEL, PROBABILITIES)]
+    kept = [feature for feature in description.output if feature.name not in (labels.LABEL, labels.PROBABILITIES)]
     del description.output[:]
     description.output.extend(kept)
     description.ClearField("predictedFeatureName")
     description.ClearField("predictedProbabilitiesName")
-
-
-def _leave_out_classify(block: Any) -> None:
-    operations = list(block.operations)
-    outputs = [name for name in block.outputs if name not in (LABEL, PROBABILITIES)]
-    if len(outputs) == len(block.outputs):
-        return
-    del block.operations[:]
-    block.operations.extend(operations[:-2])  # softmax and classify, which labels.attach put there
-    del block.outputs[:]
-    block.outputs.extend(outputs)

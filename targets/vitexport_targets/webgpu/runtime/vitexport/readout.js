@@ -24,7 +24,7 @@ const TOP = 5;
 export function read(spec, output) {
   switch (spec.meaning) {
     case 'logits':
-      return readLogits(output, spec.labels);
+      return readLogits(spec, output);
     case 'mask':
       return { meaning: 'mask', ...plane(output), mask: output.data };
     case 'segmentation':
@@ -47,20 +47,29 @@ function plane({ dims }) {
 }
 
 /**
- * Softmax, then the most probable classes.
+ * The most probable classes.
+ * @param {OutputSpec} spec
  * @param {Output} output
- * @param {readonly string[]} labels
  * @returns {Logits}
  */
-function readLogits({ data }, labels) {
-  const largest = data.reduce((a, b) => Math.max(a, b), -Infinity);
-  const powers = Array.from(data, (logit) => Math.exp(logit - largest));
-  const total = powers.reduce((a, b) => a + b, 0);
-  const top = powers
-    .map((power, index) => ({ index, label: label(labels, index), probability: power / total }))
+function readLogits({ labels, scores }, { data }) {
+  const top = Array.from(scores === 'probabilities' ? data : probabilities(data))
+    .map((probability, index) => ({ index, label: label(labels, index), probability }))
     .sort((a, b) => b.probability - a.probability)
     .slice(0, TOP);
   return { meaning: 'logits', top };
+}
+
+/**
+ * Of classes by their logits, the rule of `vitexport.parity.probabilities`: a softmax, of one class alone a sigmoid.
+ * @param {Float32Array} logits
+ */
+function probabilities(logits) {
+  if (logits.length === 1) return Array.from(logits, (logit) => 1 / (1 + Math.exp(-logit)));
+  const largest = logits.reduce((a, b) => Math.max(a, b), -Infinity);
+  const powers = Array.from(logits, (logit) => Math.exp(logit - largest));
+  const total = powers.reduce((a, b) => a + b, 0);
+  return powers.map((power) => power / total);
 }
 
 /**
