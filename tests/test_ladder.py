@@ -141,6 +141,54 @@ def test_the_page_runs_each_picture_at_the_size_nearest_in_shape(opened, tmp_pat
         assert opened.locator("#status").inner_text().endswith(f"at {taken}.")
 
 
+@pytest.fixture
+def fresh(web: tuple[Bundle, ...]) -> Iterator[object]:
+    """The page before any other size than its first was loaded."""
+    with preview.serve(Site(web[0].directory)) as url, headless.page() as page:
+        page.goto(f"{url}index.html")
+        page.locator("#status", has_text="in the network").wait_for(timeout=120_000)
+        yield page
+
+
+def shown(page, name: str, folder: Path, size: tuple[int, int] = (160, 90)) -> None:
+    """Give the page a picture; its answer is waited for by whoever wants it."""
+    from PIL import Image
+
+    Image.new("RGB", size, "teal").save(folder / name)
+    page.set_input_files("#file", folder / name)
+
+
+@pytest.mark.browser
+def test_a_size_that_could_not_be_loaded_is_tried_again_with_the_next_picture(fresh, web, tmp_path: Path):
+    graph = web[1].variant("fp32").files[0]
+    fresh.route(f"**/{graph}", lambda route: route.abort(), times=1)
+    shown(fresh, "wide.png", tmp_path)
+    fresh.locator("#status", has_text=f"{graph} cannot be reached").wait_for(timeout=30_000)
+    shown(fresh, "wide.png", tmp_path)
+    fresh.locator("#status", has_text="wide.png: ").wait_for(timeout=30_000)
+
+
+@pytest.mark.browser
+def test_an_answer_that_comes_late_does_not_replace_that_of_a_newer_picture(fresh, web, tmp_path: Path):
+    """The first picture waits for its size; the second needs none."""
+    held: list[object] = []
+    fresh.route(f"**/{web[1].variant('fp32').files[0]}", lambda route: held.append(route), times=1)
+    fresh.evaluate("""() => {
+        globalThis.said = [];
+        const status = document.getElementById('status');
+        new MutationObserver(() => said.push(status.textContent)).observe(status, { childList: true });
+    }""")
+    with fresh.expect_request("**/model*"):
+        shown(fresh, "late.png", tmp_path)
+    shown(fresh, "square.png", tmp_path, (90, 90))
+    fresh.locator("#status", has_text="square.png: ").wait_for(timeout=30_000)
+    held[0].continue_()
+    shown(fresh, "last.png", tmp_path)  # runs behind the first, at its size
+    fresh.locator("#status", has_text="last.png: ").wait_for(timeout=30_000)
+    answered = [text.split(":")[0] for text in fresh.evaluate("said") if "in the network" in text]
+    assert answered == ["square.png", "last.png"]
+
+
 def test_bundles_of_one_size_stay_one_file(tmp_path: Path):
     bundle: Bundle = web_bundles.whole("tiny", ("fp32",))
     assert bundle.variant("fp32").files == ("model_fp32.onnx",)

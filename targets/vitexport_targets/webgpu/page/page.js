@@ -138,8 +138,11 @@ function ladder(first) {
   const opened = new Map([[rung, Promise.resolve(first)]]);
   return ({ width, height }) => {
     const [nearest = rung] = rankRungs(manifest.rungs, { frame: { width, height } });
-    const model = opened.get(nearest) ?? load('./', { size: nearest.preprocessing.size });
+    const known = opened.get(nearest);
+    if (known) return known;
+    const model = load('./', { size: nearest.preprocessing.size });
     opened.set(nearest, model);
+    model.catch(() => opened.delete(nearest)); // the next such picture tries again
     return model;
   };
 }
@@ -222,12 +225,16 @@ async function addSample(path, name, attempt) {
   return { blob, name };
 }
 
+/** How many pictures were tried: the answer to the latest alone is shown, whichever comes last. */
+let turns = 0;
+
 /**
  * @param {ReturnType<typeof ladder>} modelFor
  * @param {Promise<Subject>} subject
  * @param {string} name
  */
 async function tryPicture(modelFor, subject, name) {
+  const turn = ++turns;
   say('status', `Running on ${name}…`);
   try {
     const { input, shown: bitmap } = await subject.catch(() => {
@@ -235,6 +242,7 @@ async function tryPicture(modelFor, subject, name) {
     });
     const model = await modelFor(bitmap);
     const answer = await model.run(input);
+    if (turn !== turns) return bitmap.close();
     drawPhoto(photo, bitmap);
     say('photo-caption', Array.isArray(input) ? `${name}, the first of ${input.length} frames` : name);
     const scale = photo.width / bitmap.width;
@@ -246,7 +254,7 @@ async function tryPicture(modelFor, subject, name) {
     const { size } = model.info.rung.preprocessing;
     say('status', `${name}: ${duration(answer.ms)} in the network, at ${size.width} × ${size.height}.`);
   } catch (thrown) {
-    say('status', thrown instanceof Error ? thrown.message : String(thrown));
+    if (turn === turns) say('status', thrown instanceof Error ? thrown.message : String(thrown));
   }
 }
 
