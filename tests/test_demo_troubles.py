@@ -121,6 +121,15 @@ def test_the_measured_budget_decides(page: Page) -> None:
     assert reasons(patient)["wasm-2d"] == "not needed: an earlier step keeps the budget"
 
 
+def test_a_step_that_opens_and_shows_no_frame_is_left_with_all_that_it_held(page: Page) -> None:
+    start(page, "hardware", "no-upload")
+    notice = load(page, "tiny")
+    assert notice["facts"]["step"] == "wasm-2d"
+    assert {reasons(notice)[step] for step in ("webgpu-fp32", "wasm-gpu")} == {"This picture cannot be copied"}
+    counts = page.evaluate("driver.counts()")
+    assert counts["created"] == counts["destroyed"] > 0
+
+
 def test_without_an_adapter_it_runs_on_a_2d_canvas_and_says_why(page: Page) -> None:
     start(page, "no-adapter")
     notice = load(page, "tiny")

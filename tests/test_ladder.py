@@ -122,6 +122,31 @@ def test_the_rung_is_picked_by_shape_and_budget(opened, options: dict[str, objec
 
 
 @pytest.mark.browser
+def test_a_rung_that_loads_and_does_not_run_keeps_no_budget_and_is_given_back(opened):
+    """The runtime runs out of memory on the largest input."""
+    script = """async () => {
+        const { load } = await import('./vitexport.js');
+        const { runtime } = await (await fetch('./manifest.json')).json();
+        const ort = await import(new URL(runtime.builds.wasm.module, document.baseURI));
+        const told = [];
+        const create = async (...given) => {
+            const session = await ort.InferenceSession.create(...given);
+            const run = (feeds, ...further) => {
+                const rows = feeds.pixel_values.dims[2];
+                told.push(`run ${rows}`);
+                return rows === 128 ? Promise.reject(new Error('out of memory')) : session.run(feeds, ...further);
+            };
+            return { run, release: () => told.push('released') && session.release() };
+        };
+        const strained = { ...ort, InferenceSession: { create } };
+        const model = await load('./', { ort: strained, provider: 'wasm', budgetMs: 60_000 });
+        const { height, width } = model.info.rung.preprocessing.size;
+        return [`${height}x${width}`, ...told];
+    }"""
+    assert opened.evaluate(script) == ["64x64", "run 128", "released"]
+
+
+@pytest.mark.browser
 def test_a_size_that_is_not_there_is_named(opened):
     script = """async () => {
         const { load } = await import('./vitexport.js');

@@ -22,6 +22,13 @@ const faults: Record<string, () => void> = {
     });
   },
 
+  /** A driver that cannot bring pictures onto the GPU: the network computes, and no frame is shown. */
+  'no-upload': () => {
+    replace(GPUQueue, 'copyExternalImageToTexture', () => {
+      throw new TypeError('This picture cannot be copied.');
+    });
+  },
+
   /** What Chromium throws where a tab has no address space left. */
   'wasm-memory': () => {
     WebAssembly.Memory = class {

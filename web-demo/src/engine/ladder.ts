@@ -76,7 +76,10 @@ export async function climb(how: Climb): Promise<Top> {
         steps.push(...untried(how));
         return { step, renderer };
       }
-      reason.medianMs = await rehearse(renderer);
+      reason.medianMs = await rehearse(renderer).catch(async (error: unknown) => {
+        await renderer.dispose().catch(ignore); // what went wrong first is what is told
+        throw error;
+      });
       const said = `${reason.medianMs.toFixed(1)} ms a frame`;
       reason.reason = reason.medianMs <= budget ? `${said} keeps the budget of ${budget} ms` : `${said} is more than the budget of ${budget} ms`;
       const slower = best !== null && best.medianMs <= reason.medianMs ? renderer : best?.renderer;
@@ -156,13 +159,16 @@ async function rehearse(renderer: Renderer): Promise<number> {
   renderer.attach(new OffscreenCanvas(width, height));
   const frame = await createImageBitmap(new ImageData(width, height));
   const times: number[] = [];
-  while (times.length <= REHEARSALS) {
-    const started = performance.now();
-    await renderer.show(frame, Infinity, ignore, 'no', ignore);
-    await renderer.idle();
-    times.push(performance.now() - started);
+  try {
+    while (times.length <= REHEARSALS) {
+      const started = performance.now();
+      await renderer.show(frame, Infinity, ignore, 'no', ignore);
+      await renderer.idle();
+      times.push(performance.now() - started);
+    }
+  } finally {
+    frame.close();
   }
-  frame.close();
   return median(times.slice(1)); // the first compiled the shaders
 }
 

@@ -45,7 +45,8 @@ export { BundleError, UnavailableError, personMask };
  * @typedef {object} LoadOptions
  * @property {Size} [size] Only this rung of a ladder.
  * @property {Size} [frame] What the pictures will be like: of a ladder, the rung nearest in shape is taken.
- * @property {number} [budgetMs] Of a ladder, the largest rung whose median inference here keeps this is taken.
+ * @property {number} [budgetMs] Of a ladder, the largest rung whose median inference here keeps this is taken; where
+ *   none does, the smallest.
  * @property {string} [precision] Only this one, such as `fp32`.
  * @property {Provider} [provider] Only this one.
  * @property {GPUDevice} [device] A device of the page's own, to share buffers with. It is not destroyed by `dispose`.
@@ -73,7 +74,9 @@ export async function load(url, options = {}) {
   const { budgetMs } = options;
   for (const rung of rungs) {
     const model = await loadRung(source, rung, options);
-    if (budgetMs === undefined || rung === rungs.at(-1) || (await model.medianMs()) <= budgetMs) return model;
+    if (budgetMs === undefined || rung === rungs.at(-1)) return model;
+    // One that loads and does not run (out of the GPU's memory, say) keeps no budget: a smaller one may run.
+    if ((await model.medianMs().catch(() => NaN)) <= budgetMs) return model;
     await model.dispose();
   }
   throw new UnavailableError('This bundle lists no size to run at.');
