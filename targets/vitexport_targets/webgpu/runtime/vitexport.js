@@ -14,7 +14,7 @@ import { adopt, createDevice } from './vitexport/device.js';
 import { BundleError, UnavailableError, sentence } from './vitexport/errors.js';
 import { canVerify, fetchManifest, fetchVerified } from './vitexport/files.js';
 import { Model } from './vitexport/model.js';
-import { buildFor, exclusively, loadOrt } from './vitexport/ort.js';
+import { buildFor, exclusively, loadOrt, threadsOf, withThreads } from './vitexport/ort.js';
 import { personMask } from './vitexport/readout.js';
 
 export { BundleError, UnavailableError, personMask };
@@ -53,7 +53,8 @@ export { BundleError, UnavailableError, personMask };
  * @property {Ort} [ort] The page's own onnxruntime-web, for bundles exported with `--runtime none`.
  * @property {Builds} [runtime] Where else than in the bundle onnxruntime-web's files lie.
  * @property {BuildName} [build] Only this build of the runtime.
- * @property {number} [threads] WebAssembly threads. More than one needs a cross-origin isolated page.
+ * @property {number} [threads] WebAssembly threads. More than one needs a cross-origin isolated page. The first load in a
+ *   page or worker decides.
  * @property {boolean} [verbose] Write the runtime's own log, with the placement of every node, to the console.
  * @property {(progress: Progress) => void} [onProgress] Called while the model's files are fetched.
  * @property {Fetch} [fetch] How the bundle's files are had, where they lie on no server (dropped onto the page, say);
@@ -98,7 +99,6 @@ async function loadRung(source, rung, options) {
     if (!candidates.some(({ obstacle }) => obstacle === null)) throw new UnavailableError(refusal(rung, candidates, options));
     const build = options.build ?? buildFor(usesGpu);
     const ort = options.ort ?? (await loadOrt(options.runtime ?? { builds: manifest.runtime?.builds ?? {}, base }, build));
-    if (options.threads !== undefined) ort.env.wasm.numThreads = options.threads;
     const { chosen, session } = await openFirst({ source, rung, ort, gpu, candidates, options });
     const onGpu = chosen.provider === 'webgpu' && typeof gpu !== 'string' ? gpu : null;
     /** @type {Info} */
@@ -110,7 +110,7 @@ async function loadRung(source, rung, options) {
       runtime: `onnxruntime-web ${ort.env.versions.web ?? ''}`.trimEnd(),
       build: options.ort ? 'the page’s own' : build,
       adapter: onGpu?.adapter ?? null,
-      threads: ort.env.wasm.numThreads ?? 1,
+      threads: threadsOf(ort),
       verified: canVerify() ? 'SHA-256 of every model and golden file' : 'not checked: hashing needs https or localhost',
       choices: explain(candidates, chosen),
       loadMs: performance.now() - started,
@@ -163,9 +163,12 @@ async function openFirst({ source, rung, ort, gpu, candidates, options }) {
     if (candidate.obstacle !== null) continue;
     const files = await fetchModel(source, candidate.variant, options);
     try {
-      const session = await exclusively(ort, () => openSession(ort, files, candidate.provider, gpu, options));
+      const session = await exclusively(ort, () =>
+        withThreads(ort, options.threads, () => openSession(ort, files, candidate.provider, gpu, options)),
+      );
       return { chosen: candidate, session };
     } catch (refused) {
+      if (refused instanceof UnavailableError) throw refused;
       candidate.obstacle = `the runtime refused it (${sentence(refused)})`;
     }
   }

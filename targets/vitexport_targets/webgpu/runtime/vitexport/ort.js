@@ -15,6 +15,12 @@ const loading = new Map();
 const busy = new WeakMap();
 
 /**
+ * Of runtimes that have started: how many threads they run with, and how many were wished for.
+ * @type {WeakMap<Ort, {threads: number, wish: number | undefined}>}
+ */
+const running = new WeakMap();
+
+/**
  * JSPI suspends WebAssembly natively; asyncify rewrites it to the same end at 1.6 times the size; without WebGPU
  * neither is needed.
  * @param {boolean} hasGpu
@@ -70,6 +76,38 @@ async function joined(parts) {
   const blobs = await Promise.all(parts.map(async (part) => (await request(part)).blob()));
   return new Blob(blobs).arrayBuffer();
 }
+
+/**
+ * Run `job`, which starts the runtime if nothing did yet, with so many WebAssembly threads. A runtime starts once a page
+ * or worker: its threads stay as they are.
+ * @template T
+ * @param {Ort} ort
+ * @param {number | undefined} wish undefined: the runtime's own choice, or what is there
+ * @param {() => Promise<T>} job
+ * @returns {Promise<T>} throws `UnavailableError` where it runs with another number
+ */
+export async function withThreads(ort, wish, job) {
+  const { wasm } = ort.env;
+  if (wish !== undefined) {
+    const { threads, wish: earlier } = running.get(ort) ?? { threads: wasm.numThreads, wish: undefined };
+    if (threads === undefined) wasm.numThreads = wish;
+    // A runtime that cannot have as many as were wished for takes one; the same wish again is no other one.
+    else if (wish !== threads && wish !== earlier) {
+      throw new UnavailableError(
+        `onnxruntime-web has ${threads} WebAssembly ${threads === 1 ? 'thread' : 'threads'} here already, and cannot be ` +
+          `given ${wish}. Load this model in a worker of its own, or leave options.threads out.`,
+      );
+    }
+  }
+  try {
+    return await job();
+  } finally {
+    if (!running.has(ort)) running.set(ort, { threads: wasm.numThreads ?? 1, wish });
+  }
+}
+
+/** @param {Ort} ort one that has started */
+export const threadsOf = (ort) => running.get(ort)?.threads ?? 1;
 
 /**
  * Run `job` when all earlier jobs on this runtime are done: its WebAssembly can neither create two WebGPU sessions
