@@ -16,6 +16,7 @@ from scipy import ndimage
 import demo_engine as engine
 import demo_reference as reference
 import web_bundles
+from vitexport import photos
 from vitexport_targets.webgpu.placement import read_placement
 
 if TYPE_CHECKING:
@@ -126,6 +127,17 @@ def test_nothing_is_read_back_and_nothing_allocated_for_a_frame_and_a_readback_w
     # The network on WebAssembly has to be given its input: one a frame, and no more.
     assert counts("wasm-gpu", 5) == {"readbacks": 5, "created": 0, "destroyed": 0, "closed": 5}
     assert page.evaluate("engine.counted()")["readbacks"] == on_page["readbacks"], "nor does the page"
+
+
+@pytest.mark.parametrize("step", ["webgpu-fp32", "wasm-2d"])
+def test_what_is_transparent_is_black_and_shows_no_earlier_picture(page: Page, step: str) -> None:
+    """One of 255 is what may be between two ways to round the product of two bytes."""
+    opened(page, "tiny", {"step": step}, {**engine.LOOK, "mode": "off"})
+    image = np.random.default_rng(7).integers(0, 256, (48, 64, 4), dtype=np.uint8)
+    show(page, np.full((48, 64, 3), 255, np.uint8))
+    show(page, image)
+    expected = np.asarray(photos.on_black(PILImage.fromarray(image)), int)
+    assert np.abs(canvas(page) - expected).max() <= 1
 
 
 @pytest.mark.parametrize("step", ["webgpu-fp32", "wasm-2d"])

@@ -161,6 +161,21 @@ def test_a_folder_of_the_users_is_read_in_order_whatever_the_mode(tmp_path: Path
     assert [p.image.shape for p in probes[:3]] == [(30, 40, 3), (30, 40, 3), (4, 400, 3)]
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_is_blended_on_black(mode: str, tmp_path: Path) -> None:
+    """Whatever colour lies under it: an eraser leaves the photo there, an encoder white or nothing."""
+    alpha = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    rgba = PILImage.fromarray(np.dstack([np.full((16, 16, 3), 200, np.uint8), alpha]))
+    if mode == "P":
+        palette = PILImage.fromarray(alpha, "P")
+        palette.putpalette([200] * 768)
+        palette.save(tmp_path / "a.png", transparency=bytes(range(256)))
+    else:
+        rgba.convert(mode).save(tmp_path / "a.png")
+    wanted = np.rint(200.0 * alpha / 255)
+    assert np.array_equal(photos.read(tmp_path / "a.png"), np.dstack([wanted] * 3))
+
+
 @pytest.mark.parametrize(
     ("files", "sentence"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -88,6 +89,31 @@ def test_noise_of_any_shape_becomes_the_same_tensor(page: Page, interpolation: A
         height, width, *target = (int(n) for n in dice.integers(1, 130, 4))
         image = dice.integers(0, 256, (height, width, 3), dtype=np.uint8)
         assert_same(page, image, Preprocessing(Size(*target), interpolation=interpolation))
+
+
+def transparent() -> np.ndarray[Any, Any]:
+    """(256, 256, 4): every value of red with every alpha."""
+    value, alpha = np.mgrid[:256, :256].astype(np.uint8)
+    return np.dstack([value, 255 - value, np.full_like(value, 200), alpha])
+
+
+@pytest.mark.parametrize("given", ["file", "pixels"])
+def test_what_is_transparent_is_blended_on_black_as_python_does(page: Page, given: str, tmp_path: Path) -> None:
+    """Both sides round the same product of two bytes to a byte, so one of 255 is all that they may differ by."""
+    rgba = transparent()
+    PILImage.fromarray(rgba).save(tmp_path / "a.png")
+    read = page.evaluate(
+        """async ([given, png, width]) => {
+            const { decode } = await import('/vitexport/preprocess.js');
+            const bytes = Uint8Array.from(atob(png), (c) => c.charCodeAt(0));
+            const picture = given === 'file' ? new Blob([bytes]) : new ImageData(new Uint8ClampedArray(bytes), width);
+            return [...(await decode(picture)).data];
+        }""",
+        [given, base64.b64encode((tmp_path / "a.png").read_bytes() if given == "file" else rgba).decode(), 256],
+    )
+    seen = np.array(read).reshape(256, 256, 4)
+    assert np.abs(seen[..., :3] - photos.read(tmp_path / "a.png").astype(int)).max() <= 1
+    assert (seen[..., 3] == 255).all()
 
 
 def test_a_photo_of_the_right_size_is_left_as_it_is(page: Page) -> None:

@@ -93,13 +93,23 @@ def images_in(folder: Path, option: str, otherwise: str) -> list[Path]:
 
 
 def read(path: Path) -> NDArray[np.uint8]:
-    """RGB uint8, the longer side at most ``LONGEST_SIDE``. Raises ``BadRequest`` where it is no such picture."""
+    """RGB uint8, the longer side at most ``LONGEST_SIDE``; what is transparent is blended on black, see
+    :func:`on_black`. Raises ``BadRequest`` where it is no such picture."""
     try:
         with PILImage.open(path) as opened:
             if opened.mode[0] in "IF":  # Pillow would clip 16 bits to 8, which leaves white
                 raise BadRequest(f"'{path}' has more than 8 bits a channel (mode {opened.mode}). Convert it to 8.")
-            picture = ImageOps.exif_transpose(opened).convert("RGB")  # upright, as browsers show it
+            picture = on_black(ImageOps.exif_transpose(opened))  # upright, as browsers show it
     except (UnidentifiedImageError, OSError, SyntaxError, PILImage.DecompressionBombError) as error:
         raise BadRequest(f"'{path}' cannot be read as an image ({error}). Remove or replace it.") from error
     picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE), PILImage.Resampling.LANCZOS)
     return np.asarray(picture)
+
+
+def on_black(picture: PILImage.Image) -> PILImage.Image:
+    """RGB: each value times alpha, rounded. The rule of every runtime, for a browser's canvas and Core Graphics keep no
+    colour where a picture is transparent; ``convert("RGB")`` shows what was left there by chance."""
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    opaque = PILImage.new("RGBA", picture.size, (0, 0, 0, 255))
+    return PILImage.alpha_composite(opaque, picture.convert("RGBA")).convert("RGB")

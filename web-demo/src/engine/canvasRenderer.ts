@@ -29,9 +29,9 @@ export class CanvasRenderer implements Renderer {
   #picture: ImageBitmap | null = null;
   #context: Context | null = null;
   #shared: Context | null = null;
-  #work: Context = context2d({ height: 1, width: 1 }, true);
+  #work: Context = context2d({ height: 1, width: 1 }, { willReadFrequently: true });
   #person: Context = context2d({ height: 1, width: 1 });
-  #small: Context = context2d({ height: 1, width: 1 }, true);
+  #small: Context = context2d({ height: 1, width: 1 }, { willReadFrequently: true });
   readonly #alpha: Context;
   #memory = new Memory();
   #mask: Float32Array | null = null;
@@ -112,9 +112,10 @@ export class CanvasRenderer implements Renderer {
     const size = { height: Math.round(frame.height * scale), width: Math.round(frame.width * scale) };
     if (size.height === this.#size.height && size.width === this.#size.width) return;
     const shrink = Math.min(1, SMALL_SIDE / Math.min(size.height, size.width));
-    this.#work = context2d(size, true);
+    this.#work = context2d(size, { willReadFrequently: true, alpha: false }); // on black, as `decode` of the runtime puts it
+    this.#work.globalCompositeOperation = 'copy';
     this.#person = context2d(size);
-    this.#small = context2d({ height: Math.round(size.height * shrink), width: Math.round(size.width * shrink) }, true);
+    this.#small = context2d({ height: Math.round(size.height * shrink), width: Math.round(size.width * shrink) }, { willReadFrequently: true });
     this.#memory = new Memory();
     this.#mask = null;
     for (const context of [this.#context, this.#shared]) if (context) Object.assign(context.canvas, size);
@@ -215,8 +216,8 @@ export class CanvasRenderer implements Renderer {
   }
 }
 
-function context2d({ width, height }: Size, willReadFrequently = false): Context {
-  const context = new OffscreenCanvas(width, height).getContext('2d', { willReadFrequently });
+function context2d({ width, height }: Size, settings: CanvasRenderingContext2DSettings = {}): Context {
+  const context = new OffscreenCanvas(width, height).getContext('2d', settings);
   if (context === null) throw new EngineError('no-step', 'This browser refused a 2-D canvas.');
   return context;
 }

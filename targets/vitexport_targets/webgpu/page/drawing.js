@@ -21,7 +21,9 @@ export function drawPhoto(canvas, picture) {
   const scale = Math.min(1, LONGEST_SIDE / Math.max(picture.width, picture.height));
   canvas.width = Math.max(1, Math.round(picture.width * scale));
   canvas.height = Math.max(1, Math.round(picture.height * scale));
-  pen(canvas).drawImage(picture, 0, 0, canvas.width, canvas.height);
+  const context = pen(canvas);
+  context.fillRect(0, 0, canvas.width, canvas.height); // black, which the network sees where a picture is transparent
+  context.drawImage(picture, 0, 0, canvas.width, canvas.height);
 }
 
 /**

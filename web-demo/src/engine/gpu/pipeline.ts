@@ -133,7 +133,9 @@ export class Pipeline {
 
   #ingest(encoder: GPUCommandEncoder, frame: Frame): void {
     if (frame instanceof ImageBitmap) {
-      this.#device.queue.copyExternalImageToTexture({ source: frame }, { texture: this.texture }, { width: frame.width, height: frame.height });
+      // Times alpha: what is transparent is blended on black, as `decode` of the runtime does it.
+      const texture = { texture: this.texture, premultipliedAlpha: true };
+      this.#device.queue.copyExternalImageToTexture({ source: frame }, texture, { width: frame.width, height: frame.height });
       encode(encoder, 'ingest', [], this.#timer?.writes('ingest'));
       return;
     }

@@ -9,12 +9,12 @@ import { resample } from './resample.js';
 
 /**
  * RGBA bytes of a picture, without colour management and upright (EXIF orientation is honoured, as browsers show it).
- * Alpha is ignored, not blended.
+ * What is transparent is blended on black, the rule of `vitexport.photos.on_black`: a canvas keeps no colour there.
  * @param {Picture} picture
- * @returns {Promise<ImageData>}
+ * @returns {Promise<ImageData>} opaque
  */
 export async function decode(picture) {
-  if (typeof ImageData !== 'undefined' && picture instanceof ImageData) return picture;
+  if (typeof ImageData !== 'undefined' && picture instanceof ImageData) return onBlack(picture);
   const bitmap = await createImageBitmap(/** @type {ImageBitmapSource} */ (picture), {
     colorSpaceConversion: 'none',
     premultiplyAlpha: 'none',
@@ -22,11 +22,27 @@ export async function decode(picture) {
     throw new Error('This cannot be read as a picture. Try a PNG, JPEG or WebP file.', { cause });
   });
   const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
-  const context = canvas.getContext('2d', { willReadFrequently: true });
+  const context = canvas.getContext('2d', { alpha: false, willReadFrequently: true });
   if (context === null) throw new Error('This browser refused a 2D canvas, so the picture cannot be read.');
   context.drawImage(bitmap, 0, 0);
   bitmap.close();
   return context.getImageData(0, 0, canvas.width, canvas.height);
+}
+
+/**
+ * @param {ImageData} picture left as it is
+ * @returns {ImageData} itself where it is opaque
+ */
+function onBlack(picture) {
+  const { data, height, width } = picture;
+  let at = 3;
+  while (at < data.length && data[at] === 255) at += 4;
+  if (at >= data.length) return picture;
+  const opaque = new ImageData(width, height);
+  data.forEach((value, i) => {
+    opaque.data[i] = i % 4 === 3 ? 255 : (value * (data[i - (i % 4) + 3] ?? 255)) / 255; // which rounds to the nearest
+  });
+  return opaque;
 }
 
 /**
