@@ -15,7 +15,7 @@ import headless
 from conftest import TESTS
 from vitexport import ExportRequest, export, parity, photos
 from vitexport.bundle import read_golden
-from vitexport.contract import OutputSpec, Preprocessing, Size
+from vitexport.contract import OutputSpec, Preprocessing, Scores, Size
 from vitexport.manifest import read_bundle
 from vitexport.picture import proof as picture
 from vitexport.preview import Site, serve
@@ -49,7 +49,8 @@ def test_probabilities_are_taken_as_they_are_and_logits_by_softmax_or_sigmoid(
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[Page]:
-    with serve(Site(RUNTIME, pages={"/blank.html": b"<!doctype html>"})) as url, headless.page() as page:
+    site = Site(RUNTIME, {"/device/": RUNTIME.parent / "device"}, {"/blank.html": b"<!doctype html>"})
+    with serve(site) as url, headless.page() as page:
         page.goto(f"{url}blank.html")
         yield page
 
@@ -77,6 +78,29 @@ def test_the_picture_of_an_export_shows_probabilities_that_do_not_add_up_to_one(
     photo = photos.probes(None)[0].image
     sheets = [picture([photo], [{"logits": x}], [{"logits": x}], (output,), how) for x in (unlikely, likely)]
     assert sheets[0].tobytes() != sheets[1].tobytes()
+
+
+@pytest.mark.parametrize("scores", ["logits", "probabilities"])
+def test_of_one_class_agreement_is_on_which_side_of_a_half_it_is(scores: Scores):
+    """It has no other class to lose to: the best of one would always be the same."""
+    output = replace(LONE, scores=scores)
+    there, barely, absent = (np.array([[x]], np.float32) + (0.5 if scores != "logits" else 0) for x in (0.4, 0.1, -0.1))
+    assert parity.agreement(there, barely, output) == 1
+    assert parity.agreement(absent, barely, output) == 0
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scores", ["logits", "probabilities"])
+def test_a_devices_page_counts_it_alike(scores: Scores, page: Page):
+    output = replace(LONE, scores=scores)
+    script = """async ([spec, a, b]) => {
+        const { compare } = await import('/device/parity.js');
+        const actual = { data: new Float32Array([a]), dims: [1, 1] };
+        return compare(actual, new Float32Array([b]), spec, () => null).agreement;
+    }"""
+    for a, b in [(0.4, 0.1), (0.6, 0.9), (-0.1, 0.1), (0.4, 0.6)]:
+        wanted = parity.agreement(np.array([[a]], np.float32), np.array([[b]], np.float32), output)
+        assert page.evaluate(script, [msgspec.to_builtins(output), a, b]) == wanted
 
 
 # ------------------------------------------------------------------------------------------------------------- Core ML

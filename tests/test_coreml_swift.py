@@ -314,6 +314,7 @@ def pairs() -> Iterator[tuple[OutputSpec, np.ndarray, np.ndarray]]:
     specs = (
         replace(LOGITS, shape=(1, 1000)),
         replace(MASK, shape=(1, 1, 9, 7)),
+        replace(LOGITS, shape=(1, 1)),
         OutputSpec("features", "features", (1, 16, 8)),
         OutputSpec("scores", "segmentation", (1, 4, 9, 7), (), "logits", 2),
         OutputSpec("lone", "segmentation", (1, 1, 9, 7), (), "logits", 0),
@@ -325,7 +326,7 @@ def pairs() -> Iterator[tuple[OutputSpec, np.ndarray, np.ndarray]]:
         near = true + generator.normal(size=spec.shape).astype(np.float32) * np.float32(0.05)
         zeros = np.zeros_like(true)
         broken, endless = near.copy(), near.copy()
-        broken.flat[3], endless.flat[3] = np.nan, np.inf
+        broken.flat[-1], endless.flat[-1] = np.nan, np.inf
         for answer, reference in (
             (near, true), (true * 3, true), (true, true), (zeros, true), (near, zeros), (zeros, zeros),
             (broken, true), (endless, true),

@@ -161,11 +161,19 @@ def probabilities(scores: NDArray[np.floating], output: OutputSpec) -> NDArray[n
         return shares
 
 
+def _answer(scores: NDArray[np.floating], output: OutputSpec) -> NDArray[np.generic]:
+    """(N,): the class with the best of ``scores`` (N, classes); of one class alone, whether it is likelier than not."""
+    half = 0.5 if output.scores == "probabilities" else 0.0
+    chosen: NDArray[np.generic] = np.argmax(scores, 1) if scores.shape[1] > 1 else scores[:, 0] > half
+    return chosen
+
+
 def agreement(a: NDArray[np.floating], b: NDArray[np.floating], output: OutputSpec) -> float | None:
-    """Per image: 1 or 0 for the same top-1; IoU with the reference's mask; None for features."""
+    """Per image: 1 or 0 for the same top-1, of one class alone for the same side of a half; IoU with the reference's
+    mask; None for features."""
     match output.meaning:
         case "logits":
-            return float(np.mean(np.argmax(a, 1) == np.argmax(b, 1)))
+            return float(np.mean(_answer(a, output) == _answer(b, output)))
         case "mask":
             return mask_iou(a > 0.5, b > 0.5)
         case "segmentation":

@@ -17,7 +17,7 @@ from PIL import Image as PILImage
 from PIL import ImageDraw, ImageFont
 
 from vitexport.contract import Case, Exam, Meaning, OutputSpec, Preprocessing
-from vitexport.parity import probabilities
+from vitexport.parity import agreement, probabilities
 from vitexport.photos import contact_sheet
 from vitexport.preprocess import fit
 
@@ -145,7 +145,7 @@ def _segmentation_row(case: _Case) -> list[_Tile]:
 
 
 def _logits_row(case: _Case) -> list[_Tile]:
-    same = case.reference.argmax() == case.artifact.argmax()
+    same = agreement(case.artifact[None], case.reference[None], case.spec) == 1
     return [
         _Tile(PILImage.fromarray(case.seen()), "photo"),
         _Tile(_ranking(case.reference, case.spec), "PyTorch"),

@@ -71,12 +71,16 @@ export function summary(all) {
 }
 
 /**
- * Of one picture: 1 or 0 for the same top-1; mean IoU of the classes; null where neither is meant.
+ * Of one picture: 1 or 0 for the same top-1, of one class alone for the same side of a half; mean IoU of the classes; null where neither is meant.
  * @param {Output} actual
  * @param {Float32Array} expected
  * @param {OutputSpec} spec
  */
-function agreement({ data, dims }, expected, { meaning }) {
+function agreement({ data, dims }, expected, { meaning, scores }) {
+  if (meaning === 'logits' && data.length === 1) {
+    const half = scores === 'probabilities' ? 0.5 : 0;
+    return Number((data[0] ?? NaN) > half === (expected[0] ?? NaN) > half);
+  }
   if (meaning === 'logits') return Number(largest(data, 0, 1, data.length) === largest(expected, 0, 1, data.length));
   if (meaning !== 'segmentation') return null;
   const classes = dims[1] ?? 1;

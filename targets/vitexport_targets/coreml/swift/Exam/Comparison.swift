@@ -37,9 +37,12 @@ public enum Comparison {
         return dot / norms
     }
 
-    /// Of one picture: 1 or 0 for the same top-1, IoU of masks, mean IoU of the classes; nil for features.
+    /// Of one picture: 1 or 0 for the same top-1, of one class alone for the same side of a half; IoU of masks, mean IoU of the classes; nil for features.
     public static func agreement(_ a: Tensor, _ b: Tensor, _ output: OutputSpec) -> Double? {
         switch output.meaning {
+        case .logits where a.shape[1] == 1:
+            let half: Float = output.scores == .probabilities ? 0.5 : 0
+            return (a.values[0] > half) == (b.values[0] > half) ? 1 : 0
         case .logits: return best(a) == best(b) ? 1 : 0
         case .mask: return Overlap(over(a.values), over(b.values)).iou
         case .features: return nil
