@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,9 +38,19 @@ QUIET = (
     "--disable-sync",
 )
 
-#: Chromium takes WebGPU away from headless Linux by default. Vulkan without a surface is what a machine with a GPU and
-#: no display has: https://developer.chrome.com/blog/supercharge-web-ai-testing
-HARDWARE = ("--enable-unsafe-webgpu", "--enable-features=Vulkan", "--use-angle=vulkan", "--disable-vulkan-surface")
+
+def hardware(system: str) -> tuple[str, ...]:
+    """Flags for the GPU of a machine whose ``sys.platform`` is ``system``.
+
+    Chromium takes WebGPU away from headless Linux by default. Vulkan without a surface is what a machine with a GPU and
+    no display has: https://developer.chrome.com/blog/supercharge-web-ai-testing. Elsewhere it computes on Metal or
+    Direct3D by itself, and its ANGLE has no Vulkan to be asked for.
+    """
+    vulkan = ("--enable-features=Vulkan", "--use-angle=vulkan", "--disable-vulkan-surface")
+    return ("--enable-unsafe-webgpu", *(vulkan if system == "linux" else ()))
+
+
+HARDWARE = hardware(sys.platform)
 
 #: With fewer of these an adapter appears, but importing a video frame into it fails.
 SOFTWARE = (
@@ -57,18 +68,19 @@ _HAS_HARDWARE_ADAPTER = """async () => {
     return adapter != null && !adapter.info.isFallbackAdapter;
 }"""
 
+_NO_HARDWARE = f"Chromium found no hardware WebGPU adapter; {GPU_VARIABLE}=software allows SwiftShader"
+
 
 async def start(playwright: Playwright, executable: Path, url: str, *, gpu: bool) -> tuple[Browser, Page]:
-    """A browser with one page at ``url``. Raises ``RuntimeUnavailable`` where Chromium does not start.
+    """A browser with one page at ``url``. Raises ``RuntimeUnavailable`` where no attempt brings one: the last says why.
 
     ``gpu`` False leaves out all that concerns WebGPU, for WebAssembly.
     """
-    for flags in _attempts() if gpu else [()]:
-        browser, page = await _launch(playwright, executable, url, flags)
-        if flags != HARDWARE or await page.evaluate(_HAS_HARDWARE_ADAPTER):
-            return browser, page
-        await browser.close()
-    raise RuntimeUnavailable(f"Chromium found no hardware WebGPU adapter; {GPU_VARIABLE}=software allows SwiftShader")
+    *first, last = _attempts() if gpu else [()]
+    for flags in first:
+        with suppress(RuntimeUnavailable):
+            return await _launch(playwright, executable, url, flags)
+    return await _launch(playwright, executable, url, last)
 
 
 def _attempts() -> list[tuple[str, ...]]:
@@ -100,8 +112,13 @@ async def _launch(playwright: Playwright, executable: Path, url: str, flags: tup
             # Root cannot have Chromium's sandbox; everybody else keeps it.
             chromium_sandbox=hasattr(os, "geteuid") and os.geteuid() != 0,
         )
-        page = await browser.new_page()
-        await page.goto(url)
+        async with AsyncExitStack() as unless_it_serves:
+            unless_it_serves.push_async_callback(browser.close)
+            page = await browser.new_page()
+            await page.goto(url)
+            if flags == HARDWARE and not await page.evaluate(_HAS_HARDWARE_ADAPTER):
+                raise RuntimeUnavailable(_NO_HARDWARE)
+            unless_it_serves.pop_all()
     except Error as error:
         raise RuntimeUnavailable(f"{executable.name} does not start ({first_line(error)})") from error
     return browser, page
