@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,24 @@ def test_the_power_source_is_read_where_linux_tells_it(
         if online:
             (tmp_path / name / "online").write_text(f"{online}\n")
     assert host._power_on_linux(tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ("sysctl", "expected"),
+    [
+        ('[ "$*" = "-n machdep.cpu.brand_string" ] && echo "Apple M4 Pro"', "Apple M4 Pro"),
+        ("exit 1", "arm"),
+        ("", "arm"),
+    ],
+)
+def test_a_mac_names_its_processor(sysctl: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "sysctl"
+    script.write_text(f"#!/bin/sh\n{sysctl}\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(platform, "processor", lambda: "arm")
+    assert host.cpu_name() == host.described()["cpu"] == expected
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a peak be forgotten")

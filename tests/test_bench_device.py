@@ -26,8 +26,7 @@ import pytest
 
 import headless
 import web_bundles
-from vitexport import registry
-from vitexport.bench import host_facts
+from vitexport import host, registry
 from vitexport.commands import bench as bench_command
 from vitexport.contract import Bundle, ExportRequest, Report, Site
 from vitexport.devices import browser as devices
@@ -128,7 +127,7 @@ def folder(tmp_path: Path) -> Path:
 def _report(bundle: Bundle, out: Path) -> Report:
     blank = blank_result(registry.target("webgpu"), bundle, "fp32", "wasm")
     request = ExportRequest(model="tiny", targets=("webgpu",))
-    return Report(1, "0", request, str(out), bundle.manifest.provenance, host_facts(), {}, (blank,))
+    return Report(1, "0", request, str(out), bundle.manifest.provenance, host.described(), {}, (blank,))
 
 
 @pytest.fixture(scope="module")

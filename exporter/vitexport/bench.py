@@ -9,13 +9,10 @@ kept, and a median that they do not tell well enough says so itself (:mod:`vitex
 
 from __future__ import annotations
 
-import os
-import platform
 import statistics
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from vitexport import spread
@@ -84,24 +81,3 @@ def percentile(times: Sequence[float], percent: float) -> float:
     low = int(position)
     high = min(low + 1, len(ordered) - 1)
     return ordered[low] + (ordered[high] - ordered[low]) * (position - low)
-
-
-def host_facts() -> dict[str, str]:
-    """What a reader needs to place this host's figures."""
-    return {
-        "cpu": cpu_name(),
-        "cores": str(os.cpu_count() or 0),
-        "os": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "python": platform.python_version(),
-        "torch": version("torch"),
-    }
-
-
-def cpu_name() -> str:
-    """The processor's marketing name where the system tells it, else its architecture."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as cpuinfo:
-            named = next((line.split(":", 1)[1].strip() for line in cpuinfo if line.startswith("model name")), "")
-    except OSError:
-        named = ""
-    return named or platform.processor() or platform.machine()

@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 
 _PROC = Path("/proc/self")
@@ -15,9 +16,35 @@ _SUPPLIES = Path("/sys/class/power_supply")
 
 def facts() -> dict[str, str]:
     """Of a device that is this machine: ``os``, ``cores`` and, where the system tells it, ``power``."""
-    known = {"os": f"{platform.system()} {platform.release()} {platform.machine()}", "cores": str(os.cpu_count() or 0)}
     power = power_source()
-    return {**known, "power": power} if power else known
+    return {**_system(), "power": power} if power else _system()
+
+
+def described() -> dict[str, str]:
+    """What a reader of a report needs to place this host's figures."""
+    return {
+        "cpu": cpu_name(),
+        **_system(),
+        "python": platform.python_version(),
+        "torch": version("torch"),
+    }
+
+
+def _system() -> dict[str, str]:
+    return {"os": f"{platform.system()} {platform.release()} {platform.machine()}", "cores": str(os.cpu_count() or 0)}
+
+
+def cpu_name() -> str:
+    """The processor's marketing name where the system tells it, else what Python calls it or its architecture."""
+    # Python calls every Mac of Apple's own processors 'arm', by which an M1 and an M4 would be one device.
+    told = _said("sysctl", "-n", "machdep.cpu.brand_string") if sys.platform == "darwin" else _model_on_linux()
+    return told.strip() or platform.processor() or platform.machine()
+
+
+def _model_on_linux() -> str:
+    with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as cpuinfo:
+        return next((line.partition(":")[2] for line in cpuinfo if line.startswith("model name")), "")
+    return ""
 
 
 def power_source() -> str:
@@ -39,11 +66,16 @@ def _power_on_linux(supplies: Path) -> str:
 
 
 def _power_on_macos() -> str:
+    said = _said("pmset", "-g", "batt")
+    return "mains" if "'AC Power'" in said else "battery" if "'Battery Power'" in said else ""
+
+
+def _said(*command: str) -> str:
+    """What a tool of the system's prints; empty where there is none, or it fails or hangs."""
     try:
-        said = subprocess.run(["pmset", "-g", "batt"], capture_output=True, text=True, timeout=5, check=True).stdout
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return ""
-    return "mains" if "'AC Power'" in said else "battery" if "'Battery Power'" in said else ""
 
 
 def forget_peak_memory() -> bool:

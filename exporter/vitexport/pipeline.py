@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vitexport import bundle as bundles
-from vitexport import registry
+from vitexport import host, registry
 from vitexport.contract import Exam, ExportRequest, Report, Result, Target
 from vitexport.errors import OK, BadRequest, ParityFailed, did_you_mean
 from vitexport.manifest import REPORT_NAME, encode
@@ -240,10 +240,9 @@ def _report(
     request: ExportRequest, out: Path, exams: tuple[Exam, ...], results: tuple[Result, ...], steps_s: dict[str, float]
 ) -> Report:
     from vitexport import __version__
-    from vitexport.bench import host_facts
 
     provenance = exams[0].source.provenance
-    report = Report(1, __version__, request, str(out), provenance, host_facts(), steps_s, results)
+    report = Report(1, __version__, request, str(out), provenance, host.described(), steps_s, results)
     return replace(report, out=str(_failed(out))) if report.verdict == "failed" else report
 
 

@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from vitexport import host
-from vitexport.bench import cpu_name
 from vitexport.contract import INPUT_NAME, Device, Placement, Run
 from vitexport.errors import LoweringFailed, RuntimeUnavailable
 from vitexport_targets._onnx_graph import first_line, with_taps
@@ -85,7 +84,7 @@ def open_on_host(path: Path, provider: str, taps: tuple[str, ...] = (), threads:
     load_ms = (time.perf_counter() - start) * 1000
     if wanted not in session.get_providers():  # it goes on with the CPU, and a CPU's figures are not the provider's
         raise RuntimeUnavailable(f"ONNX Runtime's {wanted} does not start here (a driver or library is missing)")
-    name = cpu_name() if provider == "cpu" else f"{provider} of a machine with {cpu_name()}"
+    name = host.cpu_name() if provider == "cpu" else f"{provider} of a machine with {host.cpu_name()}"
     facts = host.facts() | ({"threads": str(threads)} if threads else {})
     device = Device(name, f"onnxruntime {onnxruntime.__version__}", provider, facts=facts)
     return HostSession(device, load_ms, None, session)

@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from vitexport import host
-from vitexport.bench import cpu_name
 from vitexport.contract import (
     Artifact,
     Bundle,
@@ -92,7 +91,7 @@ class Reference:
         start = time.perf_counter()
         module = torch.export.load(bundle.path(bundle.variant(precision).files[0])).module()
         load_ms = (time.perf_counter() - start) * 1000
-        device = Device(cpu_name(), f"torch {torch.__version__}", provider, facts=host.facts())
+        device = Device(host.cpu_name(), f"torch {torch.__version__}", provider, facts=host.facts())
         return _Session(device, load_ms, module, tuple(o.name for o in bundle.rung.outputs))
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vitexport.bench import cpu_name
+from vitexport import host
 from vitexport.contract import Bundle, Case, Device, Gate, Parity, Placement, Run
 from vitexport.errors import BadRequest
 from vitexport_targets.coreml import gates, inputs, labels, names
@@ -41,7 +41,7 @@ def open_in_evaluator(bundle: Bundle, precision: str, taps: tuple[str, ...] = ()
     unknown = set(taps) - made.keys()
     if unknown:
         raise BadRequest(f"'{min(unknown)}' is no value of {package.path.name}. Names are those of its MIL program.")
-    device = Device(cpu_name(), RUNTIME, "evaluator", needs=NEEDS)
+    device = Device(host.cpu_name(), RUNTIME, "evaluator", needs=NEEDS)
     halves = frozenset(name for name, dtype in made.items() if dtype == "float16")
     return EvaluatorSession(device, load_ms, bundle, precision, package, function, evaluator, halves, taps)
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vitexport.bench import cpu_name
+from vitexport import host
 from vitexport.contract import Bundle, Device, Placement, Run, Rung, Session
 from vitexport.errors import BadRequest, RuntimeUnavailable
 from vitexport_targets.tflite.sealing import facts
@@ -133,7 +133,7 @@ class LegacySession(Session):
         self._worker, self._rung, self._way = worker, rung, way
         self.load_ms = worker.hello["load_ms"]
         self.process_id = worker.process_id
-        self.device = Device(cpu_name(), worker.name, "tflite-runtime")
+        self.device = Device(host.cpu_name(), worker.name, "tflite-runtime")
         self.placement: Placement | None = None
 
     def run(self, pixel_values: Tensor) -> Run:

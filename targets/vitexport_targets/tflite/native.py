@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from vitexport import host
-from vitexport.bench import cpu_name
 from vitexport.contract import Bundle, Device, Placement, Run, Rung, Session, Value
 from vitexport.errors import BadRequest, LoweringFailed
 from vitexport_targets._onnx_graph import first_line
@@ -69,7 +68,7 @@ def _refusals(file: str) -> Iterator[None]:
 
 def _device(provider: str, threads: int | None, kernels: str = "XNNPACK") -> Device:
     facts = host.facts() | ({"threads": str(threads)} if threads else {})
-    return Device(cpu_name(), f"LiteRT {version('ai-edge-litert')} ({provider}, {kernels})", provider, facts=facts)
+    return Device(host.cpu_name(), f"LiteRT {version('ai-edge-litert')} ({provider}, {kernels})", provider, facts=facts)
 
 
 def _real(value: Tensor, stored: dict[str, Any]) -> Tensor:
