@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import torch
 from PIL import Image
 
 from conftest import TESTS, TINY, Command
+from vitexport.photos import images_in
 
 REFERENCE = ("--target", "reference")
 
@@ -92,6 +94,33 @@ def test_images_without_an_image_are_refused(vitexport: Command, tmp_path: Path)
     (photos / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
     (photos / "empty.jpg").write_bytes(b"")
     expect(vitexport("--model", TINY, *REFERENCE, "--images", photos), 2, "broken.png", "cannot be read as an image")
+
+
+def test_hidden_images_are_none(vitexport: Command, tmp_path: Path):
+    """As ``._0.jpg``, which macOS writes beside ``0.jpg`` on a disk that keeps no extended attributes."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("._0.jpg", ".1.png"):
+        (photos / name).write_bytes(b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        ")
+    expect(vitexport("--model", TINY, *REFERENCE, "--images", photos), 2, "holds no image")
+    for name in ("0.png", "1.png"):
+        Image.effect_noise((8, 8), 50).save(photos / name)
+    assert [path.name for path in images_in(photos, "--images", "")] == ["0.png", "1.png"]
+
+
+def test_a_working_folder_that_was_deleted_is_told_of(tmp_path: Path):
+    env = {name: value for name, value in os.environ.items() if name != "VITEXPORT_NODE_MODULES"}
+    for arguments in (("--model", TINY, *REFERENCE, "--out", tmp_path / "out"), ("targets",)):
+        command = shlex.join([sys.executable, "-m", "vitexport", *map(str, arguments)])
+        done = subprocess.run(
+            ["sh", "-c", f"mkdir gone && cd gone && rmdir ../gone && {command}"],
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        expect(done, 2, "The folder you are in was deleted.")
 
 
 def test_sixteen_bit_images_are_refused_and_not_clipped_to_white(vitexport: Command, tmp_path: Path):

@@ -179,6 +179,15 @@ def test_an_empty_or_absent_folder_may_be_written(tmp_path: Path):
     bundle.claim(tmp_path / "absent", force=False)
 
 
+def test_a_folder_that_a_file_manager_looked_into_is_empty_all_the_same(tmp_path: Path):
+    for name in (".DS_Store", "._.DS_Store", "Thumbs.db", "desktop.ini"):
+        write(tmp_path, name, "where its icons lie")
+    bundle.claim(tmp_path, force=False)
+    write(tmp_path, "thesis.tex", "years of work")
+    with pytest.raises(BadRequest, match="is not empty"):
+        bundle.claim(tmp_path, force=False)
+
+
 RUNG = {
     "input_shape": [1, 3, 8, 8],
     "preprocessing": {"size": {"height": 8, "width": 8}},

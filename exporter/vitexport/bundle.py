@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image as PILImage
 
-from vitexport import rounding
+from vitexport import host, rounding
 from vitexport.contract import (
     Artifact,
     Bundle,
@@ -52,6 +52,9 @@ _UNWRITABLE = frozenset(
 )
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
+#: What Finder and Explorer leave in a folder that somebody looked into: it is empty all the same.
+_LEFT_BY_LOOKING = frozenset({".DS_Store", "._.DS_Store", "Thumbs.db", "desktop.ini"})
+
 
 # ------------------------------------------------------------------------------------------------ publishing a folder
 
@@ -66,15 +69,16 @@ def place(out: str) -> Path:
 
 def claim(out: Path, *, force: bool) -> None:
     """Refuse a folder that must not be written. ``force`` replaces only what vitexport wrote."""
+    here = host.here()
     try:
-        held = {p.name for p in out.iterdir()}
+        held = {p.name for p in out.iterdir()} - _LEFT_BY_LOOKING
     except FileNotFoundError:
         return
     except NotADirectoryError:
         raise BadRequest(f"--out '{out}' is a file, or inside one. Name a folder.") from None
     except OSError as error:
         raise _unwritable(out, error) from error
-    if Path.cwd().is_relative_to(out.resolve()) or os.path.ismount(out):
+    if here.is_relative_to(out.resolve()) or os.path.ismount(out):
         raise BadRequest(
             f"--out '{out}' is replaced whole, which the folder you are in, one above it or a mount point cannot be. "
             f"Name a new folder, such as '{out / 'exported'}'."

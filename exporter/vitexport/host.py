@@ -10,6 +10,8 @@ from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
+from vitexport.errors import BadRequest
+
 _PROC = Path("/proc/self")
 _SUPPLIES = Path("/sys/class/power_supply")
 
@@ -32,6 +34,14 @@ def described() -> dict[str, str]:
 
 def _system() -> dict[str, str]:
     return {"os": f"{platform.system()} {platform.release()} {platform.machine()}", "cores": str(os.cpu_count() or 0)}
+
+
+def here() -> Path:
+    """The working directory. Raises ``BadRequest`` where it was deleted, without which torch does not even load."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise BadRequest("The folder you are in was deleted. Change to another one, and run this again.") from None
 
 
 def cpu_name() -> str:

@@ -83,10 +83,11 @@ def _folder(folder: Path) -> tuple[Probe, ...]:
 
 def images_in(folder: Path, option: str, otherwise: str) -> list[Path]:
     """The image files of a folder that ``option`` named, by name. Raises ``BadRequest`` where there are none, which
-    ends in ``otherwise``."""
+    ends in ``otherwise``. Hidden ones are none: macOS puts a ``._photo.jpg`` beside each photo on a foreign disk."""
     if not folder.is_dir():
         raise BadRequest(f"{option} '{folder}' is not a folder. Name a folder that holds photos.")
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES and p.is_file())
+    shown = (p for p in folder.iterdir() if not p.name.startswith("."))
+    files = sorted(p for p in shown if p.suffix.lower() in _SUFFIXES and p.is_file())
     if not files:
         raise BadRequest(f"{option} '{folder}' holds no image ({', '.join(sorted(_SUFFIXES))}). {otherwise}.")
     return files

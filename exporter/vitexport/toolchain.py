@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from vitexport import host
 from vitexport.contract import Need
 from vitexport.errors import MissingToolchain
 
@@ -57,7 +58,7 @@ def _node_modules() -> Iterator[Path]:
     if named := os.environ.get(NODE_MODULES_VARIABLE):
         yield Path(named)
         return
-    here = Path.cwd()
+    here = host.here()
     for folder in (here, *here.parents):
         yield folder / "node_modules"
         yield folder / "web-demo" / "node_modules"
