@@ -155,7 +155,7 @@ def test_a_pickle_that_wants_to_run_code_does_not_run_it(vitexport: Command, tmp
 
 def test_a_missing_browser_or_npm_package_is_3_before_any_work(vitexport: Command, tmp_path: Path):
     no_browser = vitexport("--model", TINY, "--target", "webgpu", env={"VITEXPORT_CHROMIUM": "/nowhere/chromium"})
-    expect(no_browser, 3, "'chromium' is not installed.", "VITEXPORT_CHROMIUM")
+    expect(no_browser, 3, "VITEXPORT_CHROMIUM names '/nowhere/chromium', which is no program.")
     no_npm = vitexport("--model", TINY, "--target", "webgpu", env={"VITEXPORT_NODE_MODULES": "/nowhere"})
     expect(no_npm, 3, "'onnxruntime-web@1.30.0' is not installed.", "npm install onnxruntime-web")
     no_selfie = vitexport("--model", "selfie", *REFERENCE, env={"VITEXPORT_NODE_MODULES": "/nowhere"})

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 import web_bundles
+from vitexport import toolchain
 from vitexport.bundle import read_golden
 from vitexport.contract import Bundle
 from vitexport.errors import BadRequest, MissingToolchain, RuntimeUnavailable
@@ -151,10 +152,26 @@ def test_chromium_that_does_not_start_is_unavailable(
         TARGET.open(bundle, "fp32", "wasm")
 
 
-def test_an_absent_chromium_says_how_to_get_one(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VITEXPORT_CHROMIUM", "/nowhere/chromium")
+def test_an_absent_chromium_says_how_to_get_one(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VITEXPORT_CHROMIUM", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(toolchain, "_CHROMIUM_APPS", ())
     with pytest.raises(MissingToolchain, match=r"'chromium' is not installed\. Install Chromium or Chrome"):
         TARGET.open(bundle, "fp32", "wasm")
+
+
+@pytest.mark.parametrize("named", ["/nowhere/chromium", "/usr"])
+def test_what_is_named_as_chromium_and_is_no_program_is_told_of(
+    bundle: Bundle, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VITEXPORT_CHROMIUM", named)
+    with pytest.raises(MissingToolchain) as missing:
+        TARGET.open(bundle, "fp32", "wasm")
+    assert str(missing.value) == (
+        f"VITEXPORT_CHROMIUM names '{named}', which is no program. Name Chromium or Chrome, or unset it."
+    )
 
 
 def test_an_unknown_choice_of_gpu_is_a_bad_request(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

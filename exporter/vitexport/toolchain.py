@@ -67,7 +67,11 @@ def _node_modules() -> Iterator[Path]:
 
 def _chromium(need: Need) -> Path | None:
     if named := os.environ.get(CHROMIUM_VARIABLE):
-        return Path(named) if os.access(named, os.X_OK) else None
+        if Path(named).is_file() and os.access(named, os.X_OK):
+            return Path(named)
+        raise MissingToolchain(
+            f"{CHROMIUM_VARIABLE} names '{named}', which is no program. Name Chromium or Chrome, or unset it."
+        )
     on_path = (shutil.which(command) for command in _CHROMIUM_COMMANDS)
     apps = (app for app in _CHROMIUM_APPS if os.access(app, os.X_OK))
     found = next((p for p in (*on_path, *apps) if p), None)
