@@ -323,8 +323,7 @@ def test_another_version_of_the_package_is_named(conv: Case, tmp_path: Path, mon
     with pytest.raises(MissingToolchain) as missing:
         conv.open("wasm")
     assert str(missing.value) == (
-        f"@litertjs/core 2.4.0 is installed; vitexport is proven with {VERSION}. "
-        f"Run: npm install @litertjs/core@{VERSION}"
+        f"@litertjs/core 2.4.0 is installed ({package}); {VERSION} is wanted. Run: npm install @litertjs/core@{VERSION}"
     )
 
 
@@ -332,7 +331,7 @@ def test_an_absent_package_says_how_to_get_it(conv: Case, tmp_path: Path, monkey
     monkeypatch.setenv("VITEXPORT_NODE_MODULES", str(tmp_path))
     with pytest.raises(MissingToolchain) as missing:
         conv.open("wasm")
-    assert str(missing.value) == f"'@litertjs/core' is not installed. {NEED.install}"
+    assert str(missing.value) == f"'@litertjs/core@{VERSION}' is not installed. {NEED.install}"
 
 
 def test_without_an_adapter_webgpu_is_unavailable(conv: Case, monkeypatch: pytest.MonkeyPatch) -> None:

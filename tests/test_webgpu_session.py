@@ -174,6 +174,18 @@ def test_what_is_named_as_chromium_and_is_no_program_is_told_of(
     )
 
 
+def test_another_version_of_onnxruntime_web_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "onnxruntime-web"
+    package.mkdir()
+    (package / "package.json").write_text('{"version": "1.29.0"}')
+    monkeypatch.setenv("VITEXPORT_NODE_MODULES", str(tmp_path))
+    with pytest.raises(MissingToolchain) as missing:
+        ort_web.dist()
+    assert str(missing.value) == (
+        f"onnxruntime-web 1.29.0 is installed ({package}); 1.30.0 is wanted. Run: npm install onnxruntime-web@1.30.0"
+    )
+
+
 def test_an_unknown_choice_of_gpu_is_a_bad_request(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VITEXPORT_GPU", "sofware")
     with pytest.raises(BadRequest, match=r"VITEXPORT_GPU is 'sofware'\. Did you mean 'software'\?"):

@@ -45,8 +45,12 @@ def _python_package(need: Need) -> Path | None:
 def _npm_package(need: Need) -> Path | None:
     """``name`` or ``name@version``, which must match exactly."""
     name, _, pin = need.name.rpartition("@") if "@" in need.name[1:] else (need.name, "", "")
-    folders = (d / name for d in _node_modules() if (d / name / "package.json").is_file())
-    return next((f for f in folders if pin in ("", _version(f))), None)
+    folders = [d / name for d in _node_modules() if (d / name / "package.json").is_file()]
+    found = next((f for f in folders if pin in ("", _version(f))), None)
+    if found is None and folders:
+        other = folders[0]
+        raise MissingToolchain(f"{name} {_version(other)} is installed ({other}); {pin} is wanted. {need.install}")
+    return found
 
 
 def _version(package: Path) -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from vitexport import toolchain
 from vitexport.contract import Need, RuntimeBuild, WebRuntime
-from vitexport.errors import MissingToolchain
 
 PACKAGE = "onnxruntime-web"
 VERSION = "1.30.0"
@@ -26,10 +25,7 @@ _DIST = {
 
 def dist() -> Path:
     """The installed package's ``dist``. Raises ``MissingToolchain`` unless it is the version this is proven with."""
-    folder, version = toolchain.npm_package(NEED.name, NEED.install)
-    if version != VERSION:
-        raise MissingToolchain(f"{PACKAGE} {version} is installed; vitexport is proven with {VERSION}. {NEED.install}")
-    return folder / "dist"
+    return toolchain.find(NEED) / "dist"
 
 
 def as_installed() -> WebRuntime:

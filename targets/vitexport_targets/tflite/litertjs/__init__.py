@@ -25,13 +25,7 @@ def packages() -> tuple[Path, Path]:
 
     Raises ``MissingToolchain`` unless it is the version this is proven with.
     """
-    try:
-        core = toolchain.find(NEED).resolve()
-    except MissingToolchain:
-        _, version = toolchain.npm_package(PACKAGE, NEED.install)
-        raise MissingToolchain(
-            f"{PACKAGE} {version} is installed; vitexport is proven with {VERSION}. {NEED.install}"
-        ) from None
+    core = toolchain.find(NEED).resolve()
     utils = core.parent / "wasm-utils"
     if not utils.is_dir():
         raise MissingToolchain(f"'@litertjs/wasm-utils' is not installed beside {PACKAGE}. {NEED.install}")
