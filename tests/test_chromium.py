@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import psutil
@@ -64,3 +65,14 @@ def test_a_browser_whose_page_does_not_open_is_closed() -> None:
         mine = set(psutil.Process().children(recursive=True)) - before
         _, alive = psutil.wait_procs([child for child in mine if "chrom" in child.name().lower()], timeout=5)
         assert not alive
+
+
+def test_a_browsers_descriptors_go_with_it() -> None:
+    gc.collect()
+    gc.disable()  # which would close what was left open
+    before = psutil.Process().num_fds()
+    try:
+        open_page(_chromium.executable(), _BLANK, gpu=False)
+        assert psutil.Process().num_fds() <= before
+    finally:
+        gc.enable()

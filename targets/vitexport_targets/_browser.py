@@ -57,6 +57,8 @@ class BrowserThread:
         finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(CLOSE_TIMEOUT_S)
+            if not self._thread.is_alive():  # a loop that still runs cannot be closed
+                self._loop.close()
 
     def call(self, work: Coroutine[Any, Any, T], timeout_s: float) -> T:
         """Wait for ``work``. Chromium's failures become ``RuntimeUnavailable``."""
