@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 pytest.importorskip("torch")
@@ -17,7 +19,7 @@ from conftest import TESTS
 from test_tflite_versions import unsealed
 from vitexport import ExportRequest, bundle, capture, models, photos, proof, registry
 from vitexport.contract import Bundle, Exam, Report, Result
-from vitexport.errors import BadRequest, RuntimeUnavailable
+from vitexport.errors import BadRequest, Interrupted, RuntimeUnavailable
 from vitexport.pipeline import exit_code
 from vitexport_targets.tflite import legacy
 
@@ -107,6 +109,45 @@ def test_its_crash_is_a_sentence(made: tuple[Bundle, Exam]):
 def test_intermediate_values_are_not_its_business(made: tuple[Bundle, Exam]):
     with pytest.raises(BadRequest, match="Ask the interpreter"):
         TARGET.open(made[0], "fp32", OLD, ("some tensor",))
+
+
+def _stand_in(tmp_path: Path, does: str) -> Path:
+    script = tmp_path / "python"
+    script.write_text(f"#!/bin/sh\n{does}\n")
+    script.chmod(0o755)
+    return script
+
+
+def _nothing_is_left() -> bool:
+    """Neither a process of this one's, nor the thread that would end it in five minutes."""
+    timers = [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+    for timer in timers:
+        timer.join(5)
+    processes = [child for child in psutil.Process().children() if child.name() in ("python", "sleep")]
+    return not processes and not any(timer.is_alive() for timer in timers)
+
+
+def test_what_is_no_answer_leaves_no_process(tmp_path: Path):
+    python = _stand_in(tmp_path, "echo Welcome to my Python; exec sleep 60")
+    with pytest.raises(RuntimeUnavailable) as refusal:
+        legacy._Worker(python, tmp_path / "model.tflite")
+    assert str(refusal.value) == f"'{python}' answers 'Welcome to my Python', which is no JSON"
+    assert _nothing_is_left()
+
+
+def test_an_interrupt_leaves_no_process(tmp_path: Path):
+    def interrupt(number: int, frame: object) -> None:
+        raise Interrupted(number)
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    try:
+        with pytest.raises(Interrupted):
+            legacy._Worker(_stand_in(tmp_path, "exec sleep 60"), tmp_path / "model.tflite")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert _nothing_is_left()
 
 
 UNFIT = {

@@ -83,7 +83,7 @@ class _Worker:
         self.process_id = self._process.pid
         try:
             self.hello = self._answer()
-        except RuntimeUnavailable:
+        except BaseException:
             self.close()
             raise
 
@@ -101,16 +101,21 @@ class _Worker:
         assert self._process.stdout is not None
         late = threading.Timer(_LONGEST_S, self._process.kill)
         late.start()
-        line = self._process.stdout.readline()
-        in_time = late.is_alive()
-        late.cancel()
+        try:
+            line = self._process.stdout.readline()
+            in_time = late.is_alive()
+        finally:
+            late.cancel()  # this process would wait for it
         if not in_time:
             raise RuntimeUnavailable(f"{self.name} was not done in {_LONGEST_S:.0f} s")
         if not line:
             code = self._process.wait()
             how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
             raise RuntimeUnavailable(f"{self.name} crashes on it ({how})")
-        answer: dict[str, Any] = json.loads(line)
+        try:
+            answer: dict[str, Any] = json.loads(line)
+        except json.JSONDecodeError:
+            raise RuntimeUnavailable(f"'{self._python}' answers '{line.strip()[:80]}', which is no JSON") from None
         if "unavailable" in answer:
             raise RuntimeUnavailable(f"'{self._python}' cannot run tflite-runtime 2.14: {answer['unavailable']}")
         if "version" in answer:
