@@ -105,6 +105,14 @@ def test_contrast_is_between_photos_and_zero_for_one():
     assert parity.contrast(output, [{"logits": a}]) == 0.0
 
 
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_an_answer_that_is_no_number_has_no_contrast(place: int):
+    answers = [np.array([[1.0, 0.0]]), np.array([[0.5, 0.0]]), np.array([[1.0, 0.0]])]
+    answers[place] = np.array([[np.nan, 0.0]])
+    output = (OutputSpec("logits", "logits", (1, 2)),)
+    assert np.isnan(parity.contrast(output, [{"logits": answer} for answer in answers]))
+
+
 def test_masks_must_overlap_even_where_the_drift_is_small():
     reference = np.full((1, 1, 8, 8), 0.49999, np.float32)
     reference[..., :4] = 0.50001

@@ -228,11 +228,11 @@ def verify(
     reason = _fault(compared, variant) or ill_posed(spread, variant)
     return Parity(
         "failed" if reason else "passed",
-        drift=_worst(np.max, [c.drift for c in compared]),
+        drift=_extreme(np.max, [c.drift for c in compared]),
         tolerance=variant.tolerance,
         metric=variant.metric,
-        snr_db=_worst(np.min, [c.snr_db for c in compared]),
-        cosine=_worst(np.min, [c.cosine for c in compared]),
+        snr_db=_extreme(np.min, [c.snr_db for c in compared]),
+        cosine=_extreme(np.min, [c.cosine for c in compared]),
         agreement=_agreement(compared),
         person_iou=_person_iou(compared),
         images=len(images),
@@ -256,11 +256,12 @@ def contrast(outputs: tuple[OutputSpec, ...], references: Sequence[Tensors]) -> 
     """Drift between PyTorch's answers to the first photo and to the one that differs most from it; the output that
     differs least counts. 0 where there is one photo only."""
     first, *others = references
-    return min(max((drift(other[o.name], first[o.name], o.meaning) for other in others), default=0.0) for o in outputs)
+    farthest = [_extreme(np.max, [0.0, *(drift(r[o.name], first[o.name], o.meaning) for r in others)]) for o in outputs]
+    return _extreme(np.min, farthest)
 
 
-def _worst(pick: Callable[[list[float]], np.floating], values: list[float]) -> float:
-    return float(pick(values))  # numpy's min propagates NaN; Python's does not
+def _extreme(pick: Callable[[list[float]], np.floating], values: list[float]) -> float:
+    return float(pick(values))  # numpy's min and max propagate NaN; Python's do not
 
 
 def _malformed(name: str, answer: Tensors, reference: Tensors) -> str:
