@@ -35,7 +35,6 @@ from vitexport_targets.coreml import compression, gates, packed  # noqa: E402
 from vitexport_targets.coreml.calibration import calibrated, ranges  # noqa: E402
 from vitexport_targets.coreml.evaluator import Evaluator  # noqa: E402
 from vitexport_targets.coreml.package import read  # noqa: E402
-from vitexport_targets.coreml.pruning import prune  # noqa: E402
 
 FEWER = tuple(compression.RECIPES)
 SAMPLES = [
@@ -268,32 +267,6 @@ def test_the_calibration_of_coremltools_is_itself_again_afterwards():
     with calibrated({}):
         assert quantization._get_activation_calibration_stats is not before
     assert quantization._get_activation_calibration_stats is before
-
-
-@pytest.fixture(scope="module")
-def wide_layer() -> Any:
-    """A float16 model with more weights in one layer than float16 can count."""
-    traced = torch.jit.trace(torch.nn.Linear(384, 192).eval(), torch.zeros(1, 384))
-    return ct.convert(
-        traced, inputs=[ct.TensorType(name="x", shape=(1, 384))], minimum_deployment_target=ct.target.iOS16
-    )
-
-
-def zeros(model: Any, path: Path) -> float:
-    model.save(str(path))
-    package = read(path)
-    (sparse,) = (o for o in package.functions["main"].operations if o.kind == "constexpr_sparse_to_dense")
-    return float(np.mean(Evaluator(package).constant(sparse.outputs[0].name) == 0))
-
-
-def test_coremltools_still_prunes_nothing_of_a_large_float16_weight(wide_layer: Any, tmp_path: Path):
-    config = cto.OptimizationConfig(global_config=cto.OpMagnitudePrunerConfig(target_sparsity=0.5))
-    with np.errstate(all="ignore"):
-        assert zeros(cto.prune_weights(wide_layer, config), tmp_path / "p.mlpackage") < 0.01
-
-
-def test_a_large_float16_weight_is_pruned(wide_layer: Any, tmp_path: Path):
-    assert zeros(prune(wide_layer, 0.5), tmp_path / "p.mlpackage") == pytest.approx(0.5, abs=0.01)
 
 
 # ------------------------------------------------------------------------------------------- pictures to calibrate on

@@ -34,7 +34,7 @@ from vitexport.contract import (
     Variant,
 )
 from vitexport.errors import BadRequest, Interrupted, ParityFailed, WorldFailed
-from vitexport.manifest import MANIFEST_NAME, REPORT_NAME, encode, find_bundles
+from vitexport.manifest import MANIFEST_NAME, REPORT_NAME, SCHEMA_VERSION, encode, find_bundles
 from vitexport.parity import contrast, held_to
 from vitexport.quantize import FIXES_RANGES, QUANTISES_ACTIVATIONS, calibration, observers
 
@@ -195,7 +195,7 @@ def complete(folder: Path, target: str, exams: Sequence[Exam], artifact: Artifac
     (folder / "golden").mkdir()
     first = exams[0].source
     manifest = Manifest(
-        schema_version=1,
+        schema_version=SCHEMA_VERSION,
         target=target,
         model=first.name,
         task=first.task,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -17,7 +17,7 @@ from vitexport.errors import BadRequest
 
 MANIFEST_NAME = "manifest.json"
 REPORT_NAME = "report.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from vitexport import bundle as bundles
 from vitexport import host, registry
 from vitexport.contract import Exam, ExportRequest, Report, Result, Target
 from vitexport.errors import OK, BadRequest, ParityFailed, did_you_mean
-from vitexport.manifest import REPORT_NAME, encode
+from vitexport.manifest import REPORT_NAME, SCHEMA_VERSION, encode
 from vitexport.progress import Step, listen, step
 from vitexport.quantize import FIXES_RANGES, QUANTISES_ACTIVATIONS
 from vitexport.quantize import plan as plans
@@ -242,7 +242,7 @@ def _report(
     from vitexport import __version__
 
     provenance = exams[0].source.provenance
-    report = Report(1, __version__, request, str(out), provenance, host.described(), steps_s, results)
+    report = Report(SCHEMA_VERSION, __version__, request, str(out), provenance, host.described(), steps_s, results)
     return replace(report, out=str(_failed(out))) if report.verdict == "failed" else report
 
 

@@ -21,7 +21,7 @@ from vitexport.contract import Bundle, Case, Exam, ExportRequest, Meaning, Parit
 from vitexport.errors import LoweringFailed, RuntimeUnavailable
 from vitexport.progress import step
 from vitexport.quantize import calibration, sensitivity
-from vitexport.quantize.layers import LEAST_SIZE, Layer, layers
+from vitexport.quantize.layers import LEAST_SIZE, Layer
 from vitexport.quantize.plan import Cell, spared
 
 if TYPE_CHECKING:
@@ -158,7 +158,3 @@ class _Trial:
 
 def _cases(source: SourceModel, pictures: Sequence[Tensor]) -> tuple[Case, ...]:
     return tuple(Case(f"picture {i}", "photo", each, source.forward(each)) for i, each in enumerate(pictures))
-
-
-def known(source: SourceModel) -> tuple[Layer, ...]:
-    return layers(source.program.module())
