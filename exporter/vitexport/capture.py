@@ -14,7 +14,7 @@ import numpy as np
 from vitexport import dynamic as dynamic_shapes
 from vitexport import photos, rounding
 from vitexport.contract import Dynamic, Meaning, OutputSpec, Probe, Provenance, Scores, SourceModel
-from vitexport.errors import BadRequest, LoweringFailed
+from vitexport.errors import BadRequest, LoweringFailed, first_line
 from vitexport.models import weights
 from vitexport.preprocess import preprocess
 from vitexport.rewrites import PROGRAM_REWRITES, rewriting
@@ -151,7 +151,7 @@ def _check_answers(
             answer = forward(batch)[network.output_name]
         except (RuntimeError, TypeError, ValueError, AssertionError, AttributeError, StopIteration) as error:
             raise BadRequest(
-                f"'{name}' cannot take a float32 input of shape {batch.shape} ({_first_line(error)}). "
+                f"'{name}' cannot take a float32 input of shape {batch.shape} ({first_line(error)}). "
                 "Try another --size, or check the module."
             ) from error
         if not np.isfinite(answer).all():
@@ -184,7 +184,7 @@ def _why_not(error: Exception, name: str, dynamic: tuple[Dynamic, ...], ties: li
         if dynamic
         else "Data-dependent Python control flow is the usual cause; it must be removed from the module."
     )
-    return f"torch.export cannot capture '{name}': {_first_line(error)}. {hint}"
+    return f"torch.export cannot capture '{name}': {first_line(error)}. {hint}"
 
 
 @contextmanager
@@ -214,8 +214,3 @@ def _check_program(program: Any, forward: Any, output: str, example: NDArray[np.
             f"The captured program of '{name}' does not compute what the module computes (drift {drift:.1e}, "
             f"tolerance {CAPTURE_TOLERANCE:.0e}). Random or stateful operations in eval mode are the usual cause."
         )
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__).rstrip(".")[:300]

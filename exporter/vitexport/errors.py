@@ -74,3 +74,21 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     spelt = {name.lower(): name for name in known}
     near = difflib.get_close_matches(word.lower(), list(spelt), n=1, cutoff=0.6)
     return f" Did you mean '{spelt[near[0]]}'?" if near else ""
+
+
+#: Longer lines are lists of what somebody else's code looked at.
+LONGEST_LINE = 300
+
+
+def first_line(error: BaseException) -> str:
+    """What ``error``, which another library raised, says first, to stand in a sentence of ours: without its full stop,
+    at most ``LONGEST_LINE`` characters. Its type where it says nothing."""
+    said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return said.rstrip(".")[:LONGEST_LINE]
+
+
+def root_line(error: BaseException) -> str:
+    """:func:`first_line` of the innermost cause: a converter's outer ones are instructions for reporting a bug."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return first_line(error)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from vitexport import host
 from vitexport.contract import Device
-from vitexport.errors import BadRequest, LoweringFailed, RuntimeUnavailable
+from vitexport.errors import BadRequest, LoweringFailed, RuntimeUnavailable, first_line
 from vitexport_targets import _chromium
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class BrowserThread:
         except TimeoutError:
             raise RuntimeUnavailable(f"Chromium gave no answer in {timeout_s:.0f} s") from None
         except (Error, CancelledError) as error:
-            raise RuntimeUnavailable(f"Chromium stopped ({_chromium.first_line(error)})") from error
+            raise RuntimeUnavailable(f"Chromium stopped ({first_line(error)})") from error
         finally:
             future.cancel()
 

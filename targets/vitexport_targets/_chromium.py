@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from vitexport import toolchain
 from vitexport.contract import Need
-from vitexport.errors import BadRequest, RuntimeUnavailable, did_you_mean
+from vitexport.errors import BadRequest, RuntimeUnavailable, did_you_mean, first_line
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page, Playwright
@@ -128,7 +128,3 @@ def executable() -> Path:
     """Raises ``MissingToolchain`` where either of ``NEEDS`` is absent."""
     *_, browser = [toolchain.find(need) for need in NEEDS]
     return browser
-
-
-def first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]

@@ -38,10 +38,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vitexport.contract import INPUT_NAME, SourceModel
-from vitexport.errors import LoweringFailed
+from vitexport.errors import LoweringFailed, root_line
 from vitexport.progress import step
 from vitexport_targets import _onnx_ranges
-from vitexport_targets._onnx_graph import first_line
 from vitexport_targets._onnx_half import to_fp16
 from vitexport_targets._onnx_weights import fingerprints, named, packed, weights, with_products
 from vitexport_targets._precisions import LEAST_SHARE
@@ -106,7 +105,7 @@ def _quantised(
             made = packed(recipe.make(made, spared, source), keep_float)
     except Exception as error:  # the quantisers raise whatever their passes raised
         raise LoweringFailed(
-            f"onnxruntime.quantization cannot make {name} of {source.name}: {first_line(error)}"
+            f"onnxruntime.quantization cannot make {name} of {source.name}: {root_line(error)}."
         ) from error
     check(made, name, model, keep_float)
     return _signed_as(made, model)

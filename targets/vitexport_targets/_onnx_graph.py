@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from vitexport.contract import INPUT_NAME, SourceModel, Value
-from vitexport.errors import BadRequest, LoweringFailed
+from vitexport.errors import BadRequest, LoweringFailed, root_line
 from vitexport.manifest import metadata
 from vitexport.progress import step
 
@@ -68,7 +68,7 @@ def _lower(source: SourceModel) -> onnx.ModelProto:
                 verbose=False,
             )
         except Exception as error:  # the exporter raises whatever its translation raised
-            raise LoweringFailed(f"torch.onnx.export cannot take {source.name}: {first_line(error)}") from error
+            raise LoweringFailed(f"torch.onnx.export cannot take {source.name}: {root_line(error)}.") from error
         assert program is not None
         model = program.model_proto
     with step("optimise", "onnxsim"):
@@ -237,10 +237,3 @@ def _digest(tensor: onnx.TensorProto) -> str:
 def _bytes(model: onnx.ModelProto) -> bytes:
     stored: bytes = model.SerializeToString(deterministic=True)
     return stored
-
-
-def first_line(error: BaseException) -> str:
-    """The innermost cause's first line: the outer ones are torch's instructions for reporting a bug."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from vitexport import host
 from vitexport.contract import INPUT_NAME, Device, Placement, Run
-from vitexport.errors import LoweringFailed, RuntimeUnavailable
-from vitexport_targets._onnx_graph import first_line, with_taps
+from vitexport.errors import LoweringFailed, RuntimeUnavailable, first_line
+from vitexport_targets._onnx_graph import with_taps
 
 if TYPE_CHECKING:
     from vitexport.contract import Tensor
@@ -80,7 +80,7 @@ def open_on_host(path: Path, provider: str, taps: tuple[str, ...] = (), threads:
     try:
         session = onnxruntime.InferenceSession(model, options, providers=[wanted])
     except Exception as error:  # onnxruntime's exceptions have no class in common
-        raise LoweringFailed(f"ONNX Runtime refuses {path.name}: {first_line(error)}") from error
+        raise LoweringFailed(f"ONNX Runtime refuses {path.name}: {first_line(error)}.") from error
     load_ms = (time.perf_counter() - start) * 1000
     if wanted not in session.get_providers():  # it goes on with the CPU, and a CPU's figures are not the provider's
         raise RuntimeUnavailable(f"ONNX Runtime's {wanted} does not start here (a driver or library is missing)")

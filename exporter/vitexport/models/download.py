@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from vitexport.errors import WorldFailed
+from vitexport.errors import WorldFailed, first_line
 
 WAYS_OUT = (
     "Without network, use --weights random or --weights FILE, point HF_HOME at a cache that holds it "
@@ -55,8 +55,7 @@ def fetch(repository: str, filename: str, revision: str | None = None) -> Path:
         raise NotOnHub(f"'{repository}' has no file '{filename}'") from error
     except OSError as error:  # requests' errors, a cut connection and a full disk alike
         raise WorldFailed(
-            f"{what} could not be downloaded ({_first_line(error)}). Run the same command again to resume it. "
-            f"{WAYS_OUT}"
+            f"{what} could not be downloaded ({first_line(error)}). Run the same command again to resume it. {WAYS_OUT}"
         ) from error
     _verify(path, repository, filename, revision)
     return path
@@ -115,7 +114,3 @@ def _etag(repository: str, filename: str, revision: str | None) -> str:
     except OSError as error:
         raise WorldFailed(f"The checksum of '{filename}' of '{repository}' could not be read. {WAYS_OUT}") from error
     return str(found or "")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vitexport.contract import Clip, ExportRequest, Meaning, Preprocessing, Size, Task
-from vitexport.errors import BadRequest, MissingToolchain
+from vitexport.errors import BadRequest, MissingToolchain, first_line
 from vitexport.models import hub_presets, licences, lively, sizes, video, weights
 from vitexport.models.channel_order import take_rgb
 from vitexport.models.network import Network
@@ -212,7 +212,7 @@ def _module(request: ExportRequest, files: Any, config: Any, kind: _Kind) -> Any
                 output_loading_info=True,
             )
         except (OSError, ValueError, RuntimeError, ImportError) as error:
-            raise BadRequest(f"'{request.model}' cannot be loaded: {_first_line(error)}.") from error
+            raise BadRequest(f"'{request.model}' cannot be loaded: {first_line(error)}.") from error
         except Exception as error:  # safetensors has an error of its own for a file that was cut short
             if type(error).__name__ != "SafetensorError":
                 raise
@@ -256,7 +256,3 @@ def _plain(config: Any, size: Size, clip: Clip | None) -> dict[str, Any]:
     if clip is not None:
         plain["num_frames"] = clip.frames
     return plain
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:300]

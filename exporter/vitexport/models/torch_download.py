@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.parse import urlparse
 
-from vitexport.errors import WorldFailed
+from vitexport.errors import WorldFailed, first_line
 
 WAYS_OUT = (
     "Without network, use --weights random or --weights FILE, or put the file into $TORCH_HOME/hub/checkpoints "
@@ -55,7 +55,7 @@ def _download(url: str, path: Path, digits: str) -> None:
             f"'{path.name}' cannot be downloaded: the server answered {error.code}. {WAYS_OUT}"
         ) from error
     except (OSError, http.client.HTTPException) as error:  # URLError, a connection that was cut, a full disk
-        raise WorldFailed(f"'{path.name}' could not be downloaded ({_first_line(error)}). {WAYS_OUT}") from error
+        raise WorldFailed(f"'{path.name}' could not be downloaded ({first_line(error)}). {WAYS_OUT}") from error
     except RuntimeError as error:  # the hash; a connection that ends early says nothing else
         found = re.search(r'got "([0-9a-f]+)"', str(error))
         raise WorldFailed(_damaged(path.name, found[1] if found else "unknown", digits)) from error
@@ -66,7 +66,3 @@ def _damaged(name: str, found: str, expected: str) -> str:
         f"'{name}' arrived damaged or cut short: its SHA-256 is {found[:12]}… and should begin with {expected}. "
         "It was removed; run the same command again."
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:200]

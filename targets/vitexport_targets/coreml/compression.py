@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vitexport.contract import CoremlTarget
-from vitexport.errors import BadRequest, LoweringFailed
+from vitexport.errors import BadRequest, LoweringFailed, root_line
 from vitexport.quantize.layers import LEAST_SIZE, Fingerprint, fingerprint
-from vitexport_targets._onnx_graph import first_line
 from vitexport_targets.coreml.apple import coremltools, counting_from_zero, quietly
 from vitexport_targets.coreml.calibration import calibrated
 from vitexport_targets.coreml.package import read
@@ -152,7 +151,7 @@ def compress(
             model.save(str(path))
             ct.optimize.coreml.decompress_weights(model).save(str(twin))
     except Exception as error:  # coremltools raises whatever its passes raised
-        raise LoweringFailed(f"coremltools cannot make {precision} of {half.name}: {first_line(error)}") from error
+        raise LoweringFailed(f"coremltools cannot make {precision} of {half.name}: {root_line(error)}.") from error
 
 
 def _eight_bit_activations(model: Any, samples: list[Tensors], spared: Spared) -> Any:

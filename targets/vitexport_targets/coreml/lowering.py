@@ -23,13 +23,12 @@ from vitexport.contract import (
     Traits,
     Variant,
 )
-from vitexport.errors import LoweringFailed, RuntimeUnavailable
+from vitexport.errors import LoweringFailed, RuntimeUnavailable, root_line
 from vitexport.parity import noise
 from vitexport.preprocess import preprocess
 from vitexport.progress import step
 from vitexport.quantize import calibration, half
 from vitexport.quantize.layers import Fingerprint, layers
-from vitexport_targets._onnx_graph import first_line
 from vitexport_targets.coreml import compression, floors, inputs, labels, sealing, shelf
 from vitexport_targets.coreml.alias import drop_aliases
 from vitexport_targets.coreml.ane import in_ane_layout
@@ -242,7 +241,7 @@ def _converted(program: Any, rung: _Rung, precision: str, plan: Plan, path: Path
             )
         model.save(str(path))
     except Exception as error:  # coremltools raises whatever its translation raised
-        raise LoweringFailed(f"coremltools cannot take {source.name}: {first_line(error)}") from error
+        raise LoweringFailed(f"coremltools cannot take {source.name}: {root_line(error)}.") from error
     return path
 
 
@@ -262,7 +261,7 @@ def _merge(singles: Sequence[Path], sizes: Sequence[Size], path: Path) -> Path:
     try:
         ct.utils.save_multifunction(functions, str(path))
     except Exception as error:
-        raise LoweringFailed(f"coremltools cannot merge the sizes of a ladder: {first_line(error)}") from error
+        raise LoweringFailed(f"coremltools cannot merge the sizes of a ladder: {root_line(error)}.") from error
     return path
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vitexport_targets._onnx_graph import first_line
+from vitexport.errors import first_line
 from vitexport_targets.coreml import sealing
 from vitexport_targets.coreml.apple import coremltools, quietly
 from vitexport_targets.coreml.mil import Package, ValueType

@@ -13,10 +13,9 @@ from weakref import WeakKeyDictionary
 
 from vitexport import torchvision_schemas
 from vitexport.contract import Artifact, ExportRequest, SourceModel, Traits, Variant
-from vitexport.errors import LoweringFailed
+from vitexport.errors import LoweringFailed, root_line
 from vitexport.manifest import metadata
 from vitexport.progress import step
-from vitexport_targets._onnx_graph import first_line
 from vitexport_targets.tflite import half, quantisation
 from vitexport_targets.tflite.biased_products import keep_constants_apart
 from vitexport_targets.tflite.contiguous import make_contiguous
@@ -90,7 +89,7 @@ def convert(sources: Sequence[SourceModel], interfaces: Sequence[Interface]) -> 
                 model.export(str(path))
                 return path.read_bytes()
         except Exception as error:  # the converter raises whatever MLIR and torch raised
-            raise LoweringFailed(f"litert-torch cannot take {sources[0].name}: {first_line(error)}") from error
+            raise LoweringFailed(f"litert-torch cannot take {sources[0].name}: {root_line(error)}.") from error
 
 
 @contextmanager

@@ -15,8 +15,7 @@ import numpy as np
 
 from vitexport import host
 from vitexport.contract import Bundle, Device, Placement, Run, Rung, Session, Value
-from vitexport.errors import BadRequest, LoweringFailed
-from vitexport_targets._onnx_graph import first_line
+from vitexport.errors import BadRequest, LoweringFailed, first_line
 from vitexport_targets.tflite.flatbuffer import printable
 from vitexport_targets.tflite.placement import read_placement
 from vitexport_targets.tflite.quiet import quiet_at_exit, quietly
@@ -62,7 +61,7 @@ def _refusals(file: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError, OSError) as error:
-        said = printable(first_line(error)).rstrip(".")
+        said = printable(first_line(error))
         raise LoweringFailed(f"LiteRT refuses {file} ({said}). Export it again.") from error
 
 

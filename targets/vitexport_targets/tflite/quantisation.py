@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vitexport.contract import SourceModel
-from vitexport.errors import LoweringFailed
+from vitexport.errors import LoweringFailed, root_line
 from vitexport.quantize import calibration
 from vitexport.quantize.layers import LEAST_SIZE, fingerprint, layers
 from vitexport.quantize.observers import Grid
-from vitexport_targets._onnx_graph import first_line
 from vitexport_targets._precisions import LEAST_SHARE
 from vitexport_targets.tflite import half
 from vitexport_targets.tflite.ranges import measured
@@ -121,7 +120,7 @@ def quantised(whole: bytes, name: str, sources: Sequence[SourceModel], interface
         made = bytes(quantizer.quantize(ranges).quantized_model)
     except Exception as error:  # the quantiser raises whatever its passes raised
         raise LoweringFailed(
-            f"ai-edge-quantizer cannot make {name} of {sources[0].name}: {first_line(error)}"
+            f"ai-edge-quantizer cannot make {name} of {sources[0].name}: {root_line(error)}."
         ) from error
     check(made, name, sum(layer.size for layer in kept))
     return made

@@ -22,8 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitexport.errors import LoweringFailed
-from vitexport_targets._onnx_graph import first_line
+from vitexport.errors import LoweringFailed, first_line
 
 if TYPE_CHECKING:
     import onnx
@@ -142,7 +141,7 @@ class _Workshop:
         try:
             return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions have no class in common
-            raise LoweringFailed(f"ONNX Runtime refuses {self._path.name}: {first_line(error)}") from error
+            raise LoweringFailed(f"ONNX Runtime refuses {self._path.name}: {first_line(error)}.") from error
 
 
 def element_name(element: int) -> str:

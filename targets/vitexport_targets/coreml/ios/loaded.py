@@ -16,8 +16,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from vitexport.errors import RuntimeUnavailable
-from vitexport_targets._onnx_graph import first_line
+from vitexport.errors import RuntimeUnavailable, first_line
 from vitexport_targets.coreml.ios.runner import Runner
 
 if TYPE_CHECKING:

@@ -24,9 +24,8 @@ from threading import Thread
 from typing import IO, Any, TypeVar
 from uuid import uuid4
 
-from vitexport.errors import BadRequest, MissingToolchain, RuntimeUnavailable, VitexportError, WorldFailed
+from vitexport.errors import BadRequest, MissingToolchain, RuntimeUnavailable, VitexportError, WorldFailed, first_line
 from vitexport.progress import step
-from vitexport_targets._onnx_graph import first_line
 from vitexport_targets.coreml.apple import coremltools
 from vitexport_targets.coreml.ios import devicectl
 from vitexport_targets.coreml.ios.devicectl import Listed, telling
@@ -142,7 +141,7 @@ def _launched(one: Listed, team: str, app: str, folder: Path) -> Any:
             "again."
         ) from error
     except (ValueError, AttributeError) as error:  # a tool or a folder that is not there, an app that was not built
-        raise MissingToolchain(f"coremltools cannot build its model runner: {first_line(error)}") from error
+        raise MissingToolchain(f"coremltools cannot build its model runner: {first_line(error)}.") from error
 
 
 def _why_unbuilt(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import numpy as np
 
 from vitexport.contract import Device, Placement, Run, Session, Site
-from vitexport.errors import LoweringFailed
+from vitexport.errors import LoweringFailed, first_line
 from vitexport.serving import serve
 from vitexport_targets import _chromium
 from vitexport_targets._browser import (
@@ -88,7 +88,7 @@ class _Tab:
             return checked(self.browser.call(asked, timeout_s))
         except LoweringFailed as thrown:
             log = self.browser.call(self.page.evaluate("harness.log()"), CLOSE_TIMEOUT_S)["lines"]
-            words = _chromium.first_line(thrown)
+            words = first_line(thrown)
             if words.startswith(_PLACE):
                 words = complaint(log) or words
             raise LoweringFailed(f"LiteRT.js {VERSION} refuses {self.subject} ({words.rstrip('.')}).") from None
