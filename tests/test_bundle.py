@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import signal
+import stat
 import threading
 from pathlib import Path
 from types import FrameType
@@ -110,6 +111,36 @@ def test_a_place_that_cannot_be_written_is_a_bad_request(tmp_path: Path, where: 
     (tmp_path / "file").write_text("a file where a folder would have to be")
     with pytest.raises(BadRequest, match="cannot be written"), bundle.staging(tmp_path / where):
         pass
+
+
+def test_a_file_is_the_old_one_until_the_new_one_is_whole(tmp_path: Path):
+    path = tmp_path / "report.json"
+    with bundle.whole(path) as part:
+        part.write_text("old")
+        assert not path.exists()
+    path.chmod(0o640)
+
+    def fail_half_way(part: Path) -> None:
+        part.write_text("ne")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), bundle.whole(path) as part:
+        fail_half_way(part)
+    assert (path.read_text(), list(tmp_path.iterdir())) == ("old", [path])
+    with bundle.whole(path) as part:
+        part.write_text("new")
+    assert (path.read_text(), list(tmp_path.iterdir())) == ("new", [path])
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_a_file_that_cannot_be_written_is_the_worlds_failure(tmp_path: Path):
+    path = tmp_path / "absent" / "report.html"
+    with pytest.raises(WorldFailed) as failure, bundle.whole(path) as part:
+        part.write_text("new")
+    assert str(failure.value) == (
+        f"'{path}' could not be written (No such file or directory); it is as it was. Free some space, or see who else "
+        "writes there."
+    )
 
 
 def test_what_vitexport_did_not_write_is_not_replaced_even_by_force(tmp_path: Path):

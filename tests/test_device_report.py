@@ -399,11 +399,11 @@ def test_a_report_that_cannot_be_written_stays_as_it_was(
     report = decode((out / "report.json").read_bytes(), Report)
     before = (out / "report.json").read_bytes()
 
-    def full(source: str, goal: Path) -> None:
+    def full(part: Path, goal: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("os.replace", full)
-    with pytest.raises(WorldFailed, match=r"cannot be written \(No space left on device\); it is as it was"):
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(WorldFailed, match=r"could not be written \(No space left on device\); it is as it was"):
         write_report(with_results(report, ()), out)
     assert (out / "report.json").read_bytes() == before
     assert sorted(p.name for p in out.iterdir()) == ["proof.png", "reference", "report.html", "report.json"]

@@ -1,4 +1,4 @@
-"""Write folders whole or not at all: build in a sibling, hash, rename. What was there before stays until then."""
+"""Write folders and files whole or not at all: build in a sibling, hash, rename. What was there stays until then."""
 
 from __future__ import annotations
 
@@ -165,6 +165,25 @@ def publish(stage: Path, out: Path) -> None:
                 retired.rename(out)
             raise
         shutil.rmtree(retired, ignore_errors=True)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """One file as :func:`publish` writes a folder: what is written to the yielded file beside ``path`` is at ``path``
+    when the block ends well, with the permissions that ``path`` had, and nowhere else. Raises ``WorldFailed``."""
+    part = path.with_name(f".{path.name}.part-{os.getpid()}")
+    try:
+        yield part
+        with suppress(FileNotFoundError):
+            part.chmod(path.stat().st_mode & 0o777)
+        part.replace(path)
+    except OSError as error:
+        raise WorldFailed(
+            f"'{path}' could not be written ({error.strerror}); it is as it was. Free some space, or see who else "
+            "writes there."
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _show(asked: argparse.Namespace) -> int:
+    from vitexport.bundle import whole
     from vitexport.devices import filing
     from vitexport.reports import markdown, page, stored
 
@@ -73,7 +74,8 @@ def _show(asked: argparse.Namespace) -> int:
     found = stored.read(place)
     if asked.html:
         path = found.home / page.PAGE_NAME
-        stored.write(path, page.render(found))
+        with whole(path) as part:
+            part.write_bytes(page.render(found))
         print(f"Written: {path}")
     elif asked.markdown:
         print(markdown.report(found.report), end="")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from vitexport.bundle import whole
 from vitexport.contract import Report, Result
 from vitexport.errors import BadRequest
 from vitexport.manifest import MANIFEST_NAME, REPORT_NAME
@@ -30,7 +31,8 @@ def file(results: Sequence[Result], home: Path) -> Path:
     rendered = page.render(stored.around(home, after)) if shown.is_file() else None
     write_report(after, home)
     if rendered is not None:
-        stored.write(shown, rendered)
+        with whole(shown) as part:
+            part.write_bytes(rendered)
     return home / REPORT_NAME
 
 

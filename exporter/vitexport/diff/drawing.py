@@ -4,13 +4,13 @@ not at all."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
+from vitexport.bundle import whole
 from vitexport.diff.exported import Exported
 from vitexport.diff.trace import Trace
-from vitexport.errors import BadRequest, WorldFailed
+from vitexport.errors import BadRequest
 from vitexport.manifest import MANIFEST_NAME, encode
 
 NAME = "diff.png"
@@ -35,25 +35,13 @@ def place(out: str | None, found: Exported) -> Path:
 def draw(traces: Sequence[Trace], path: Path) -> None:
     from vitexport.diff.plot import plot
 
-    with _whole(path) as part:
+    with whole(path) as part:
         plot(traces).save(part, "PNG")
 
 
 def keep(traces: Sequence[Trace], picture: Path) -> Path:
     """The figures as JSON beside their ``picture``, where ``vitexport report DIR --html`` finds them."""
     path = picture.with_suffix(".json")
-    with _whole(path) as part:
+    with whole(path) as part:
         part.write_bytes(encode(traces))
     return path
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    part = path.with_name(f".{path.name}.part-{os.getpid()}")
-    try:
-        yield part
-        part.replace(path)
-    except OSError as error:
-        raise WorldFailed(f"'{path}' could not be written ({error.strerror}). See who else writes there.") from error
-    finally:
-        part.unlink(missing_ok=True)

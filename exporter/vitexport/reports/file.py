@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from vitexport.contract import Report, Result
-from vitexport.errors import BadRequest, WorldFailed
+from vitexport.errors import BadRequest
 from vitexport.manifest import REPORT_NAME, Malformed, decode, encode
 
 
@@ -42,16 +39,7 @@ def _cell(result: Result) -> tuple[str, ...]:
 
 def write_report(report: Report, directory: Path) -> None:
     """``report.json`` is the old one or the new one, whenever somebody looks. Raises ``WorldFailed``."""
-    path = directory / REPORT_NAME
-    beside = ""
-    try:
-        handle, beside = tempfile.mkstemp(prefix=f".{REPORT_NAME}.", dir=directory)
-        with os.fdopen(handle, "wb") as file:
-            file.write(encode(report))
-        os.chmod(beside, path.stat().st_mode & 0o777)
-        os.replace(beside, path)
-    except OSError as error:
-        raise WorldFailed(f"'{path}' cannot be written ({error.strerror}); it is as it was.") from error
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(beside)
+    from vitexport.bundle import whole  # which brings numpy; who reads a report does without
+
+    with whole(directory / REPORT_NAME) as part:
+        part.write_bytes(encode(report))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vitexport.contract import Manifest, Report
-from vitexport.errors import WorldFailed
 from vitexport.manifest import MANIFEST_NAME, Malformed, decode
 from vitexport.reports.file import read_report
 
@@ -76,15 +74,3 @@ def _traces(path: Path, report: Report) -> tuple[Trace, ...]:
         return ()
     known = {(r.model, r.target, r.precision, r.provider, r.size) for r in report.results}
     return tuple(t for t in traces if (t.model, t.target, t.precision, t.provider, t.size) in known)
-
-
-def write(path: Path, data: bytes) -> None:
-    """Whole or not at all. Raises ``WorldFailed``."""
-    part = path.with_name(f".{path.name}.part-{os.getpid()}")
-    try:
-        part.write_bytes(data)
-        part.replace(path)
-    except OSError as error:
-        raise WorldFailed(f"'{path}' could not be written ({error.strerror}). See who else writes there.") from error
-    finally:
-        part.unlink(missing_ok=True)
