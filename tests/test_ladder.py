@@ -169,7 +169,7 @@ def test_the_page_runs_each_picture_at_the_size_nearest_in_shape(opened, tmp_pat
 @pytest.fixture
 def fresh(web: tuple[Bundle, ...]) -> Iterator[object]:
     """The page before any other size than its first was loaded."""
-    with preview.serve(Site(web[0].directory)) as url, headless.page() as page:
+    with serve(Site(web[0].directory)) as url, headless.page() as page:
         page.goto(f"{url}index.html")
         page.locator("#status", has_text="in the network").wait_for(timeout=120_000)
         yield page
