@@ -9,7 +9,8 @@ import pytest
 
 import headless
 import web_bundles
-from vitexport.preview import Site, serve
+from vitexport.contract import Site
+from vitexport.serving import serve
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

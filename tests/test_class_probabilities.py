@@ -15,10 +15,10 @@ import headless
 from conftest import TESTS
 from vitexport import ExportRequest, export, parity, photos
 from vitexport.bundle import read_golden
-from vitexport.contract import OutputSpec, Preprocessing, Scores, Size
+from vitexport.contract import OutputSpec, Preprocessing, Scores, Site, Size
 from vitexport.manifest import read_bundle
 from vitexport.picture import proof as picture
-from vitexport.preview import Site, serve
+from vitexport.serving import serve
 from vitexport_targets.coreml import gates, inputs, labels
 from vitexport_targets.coreml.evaluator import Evaluator
 from vitexport_targets.coreml.package import read
