@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -76,3 +83,61 @@ def test_a_browsers_descriptors_go_with_it() -> None:
         assert psutil.Process().num_fds() <= before
     finally:
         gc.enable()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere Chromium's socket lies in the system's own folder")
+def test_a_long_path_to_temporary_files_keeps_no_chromium_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ("long" * 20)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    assert open_page(_chromium.executable(), _BLANK, gpu=False) == _BLANK
+
+
+_INTERRUPTED = """
+import asyncio, signal
+from vitexport.errors import Interrupted
+from vitexport_targets import _chromium
+from vitexport_targets._browser import BrowserThread
+
+def interrupt(number, frame):
+    raise Interrupted(number)
+
+signal.signal(signal.SIGINT, interrupt)
+with BrowserThread() as browser:
+    browser.call(browser.open(_chromium.executable(), "about:blank", gpu=False), 60)
+    print("open", flush=True)
+    browser.call(asyncio.sleep(60), 60)
+"""
+
+
+def _is_open(process: subprocess.Popen[str], folder: Path) -> bool:
+    assert process.stdout is not None
+    return process.stdout.readline() == "open\n"
+
+
+def _is_being_launched(process: subprocess.Popen[str], folder: Path) -> bool:
+    end = time.monotonic() + 60
+    while not any(folder.glob("*/*")) and time.monotonic() < end:
+        time.sleep(0.01)
+    return time.monotonic() < end
+
+
+@pytest.mark.parametrize("reached", [_is_being_launched, _is_open])
+def test_ctrl_c_in_a_terminal_leaves_no_temporary_files(reached: Callable[..., bool]) -> None:
+    """It reaches the driver, too."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _INTERRUPTED],
+            env={**os.environ, "TMPDIR": folder},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert reached(process, Path(folder))
+        os.killpg(process.pid, signal.SIGINT)
+        _, complaint = process.communicate(timeout=60)
+        assert complaint.rstrip().endswith("Nothing was written; what was there before is untouched.")
+        assert os.listdir(folder) == []
