@@ -30,7 +30,7 @@ from vitexport import host, registry
 from vitexport.commands import bench as bench_command
 from vitexport.contract import Bundle, ExportRequest, Report, Site
 from vitexport.devices import browser as devices
-from vitexport.devices.gate import Gate, Progress
+from vitexport.devices.gate import Arrival, Gate, Progress
 from vitexport.errors import BadRequest, ParityFailed, WorldFailed
 from vitexport.manifest import encode, read_bundle
 from vitexport.proof import blank_result
@@ -399,6 +399,19 @@ def test_an_expired_token_is_refused_while_the_server_still_stands(folder: Path)
         assert post(mine, "report", b"{}") == (410, TIME_IS_UP)
         assert get(url)[0] == 403
     assert gate.arrivals.empty()
+
+
+def test_a_device_that_falls_silent_is_asked_after_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(devices, "QUIET_S", 0.1)
+    gate = Gate(("A", "B"), lambda name, raw: (), 10, time.monotonic() + 1.0)
+    gate.arrivals.put(Arrival("A", Progress(1, 6, "fp32 on wasm")))
+    with pytest.raises(WorldFailed, match=r"^0 of 2 devices have answered within 1 s; A, B did not\."):
+        devices._gathered(gate, devices.Wait(tmp_path, None, 0, 1.0, ("A", "B")))
+    said = capsys.readouterr().err
+    assert said.count("A: nothing was heard for 0.1 s. Leave its page open") == 1
+    assert "B: nothing" not in said, "nobody has opened it yet"
 
 
 def test_what_a_device_says_of_its_progress_commands_no_terminal() -> None:

@@ -23,6 +23,9 @@ from vitexport.serving import HOST, Door, serve
 
 #: A phone that runs every cell of a ViT with shaders to compile needs minutes; somebody has to find it first.
 TIMEOUT_S = 900.0
+
+#: A device that has begun and tells nothing for so long is asked after: a cell of a ViT takes less on most.
+QUIET_S = 90.0
 LONGEST_TIMEOUT_S = 86_400.0
 
 MOST_DEVICES = 16
@@ -107,8 +110,14 @@ def _gathered(gate: Gate, wait: Wait) -> tuple[Result, ...]:
     results: list[Result] = []
     missing, filed = list(gate.names), 0
     try:
+        begun: set[str] = set()
         while missing:
             arrival = _next(gate)
+            if arrival is None and time.monotonic() < gate.deadline:
+                for guest in sorted(begun):
+                    _say(f"\n{guest}: {_QUIET.format(seconds=QUIET_S)}")
+                begun.clear()
+                continue
             if arrival is None:
                 _say("")
                 raise WorldFailed(
@@ -118,7 +127,9 @@ def _gathered(gate: Gate, wait: Wait) -> tuple[Result, ...]:
                 )
             if isinstance(arrival.what, Progress):
                 _show(arrival.guest, arrival.what)
+                begun.add(arrival.guest)
                 continue
+            begun.discard(arrival.guest)
             missing.remove(arrival.guest)
             done, sentence = filing.filed(arrival.what, home)
             filed += done
@@ -130,12 +141,18 @@ def _gathered(gate: Gate, wait: Wait) -> tuple[Result, ...]:
 
 
 def _next(gate: Gate) -> Arrival | None:
+    """None where time is up, or all were silent for :data:`QUIET_S`."""
     with suppress(Empty):
-        return gate.arrivals.get(timeout=max(0.0, gate.deadline - time.monotonic()))
+        return gate.arrivals.get(timeout=min(QUIET_S, max(0.0, gate.deadline - time.monotonic())))
     return None
 
 
 # ------------------------------------------------------------------------------------------------ what a person sees
+
+_QUIET = (
+    "nothing was heard for {seconds:g} s. Leave its page open and its screen on; opened again, it goes on with the "
+    "next cell. Ctrl-C stops waiting."
+)
 
 _WARNING = """\
 No authority vouches for an address on your network, so the phone warns before it goes on. That is expected:
