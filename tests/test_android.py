@@ -296,11 +296,13 @@ def test_what_is_no_program_for_the_device_is_said(made: Path, phone: Path, tmp_
         (None, "--benchmark-model is missing: the path of LiteRT's benchmark_model. LiteRT's page"),
         (tmp_path / "nowhere", "cannot be read (No such file or directory). LiteRT's page on performance measurement"),
         (tmp_path / "script", "is no program for Android (ELF)"),
-        (elf(tmp_path / "x86", 62), "is for x86_64, and the device is arm64-v8a. Take the one for arm64-v8a."),
     ):
         with pytest.raises(BadRequest) as said:
             run(made, given)
         assert says in str(said.value)
+    assert not (phone / "calls").exists(), "no device was looked for"
+    with pytest.raises(BadRequest, match=r"is for x86_64, and the device is arm64-v8a\. Take the one for arm64-v8a\."):
+        run(made, elf(tmp_path / "x86", 62))
     assert not [words for words in calls(phone) if words[2:3] == ["push"]]
 
 

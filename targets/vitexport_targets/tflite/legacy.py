@@ -138,7 +138,7 @@ class LegacySession(Session):
         self._worker, self._rung, self._way = worker, rung, way
         self.load_ms = worker.hello["load_ms"]
         self.process_id = worker.process_id
-        self.device = Device(host.cpu_name(), worker.name, "tflite-runtime")
+        self.device = Device(host.cpu_name(), worker.name, "tflite-runtime", facts=host.facts())
         self.placement: Placement | None = None
 
     def run(self, pixel_values: Tensor) -> Run:

@@ -59,6 +59,7 @@ def measured(target: Target, bundles: Sequence[Bundle], asked: Attachment) -> tu
     Raises ``MissingToolchain``: no adb, no device. ``BadRequest``: which device, or no program for it. ``WorldFailed``:
     the device went away, no longer answers, or is full.
     """
+    tool.checked(asked.program, "")  # before a device is looked for
     adb = attached(asked.serial)
     device = described(adb.serial, adb.properties())
     program = tool.checked(asked.program, device.facts.get("abi", ""))

@@ -49,7 +49,7 @@ class Timing:
 
 
 def checked(program: Path | None, abi: str) -> Path:
-    """The user's binary, if the device can run it. Raises ``BadRequest``."""
+    """The user's binary, if a device of this ``abi`` (empty: any) can run it. Raises ``BadRequest``."""
     if program is None:
         raise BadRequest(f"--benchmark-model is missing: the path of LiteRT's benchmark_model. {WHERE}.")
     try:
