@@ -181,7 +181,7 @@ def test_a_package_that_this_macs_core_ml_does_not_compile_is_not_run_there(
         raise RuntimeError("Error compiling model: unknown opset.\nMore.")
 
     monkeypatch.setattr(utils, "compile_model", refusing)
-    reason = "Core ML does not compile model_fp16.mlpackage on this Mac: Error compiling model: unknown opset."
+    reason = "Core ML does not compile model_fp16.mlpackage on this Mac: Error compiling model: unknown opset"
     assert [(r.verdict, r.parity.reason) for r in run(made)] == [("not run", reason)] * 4
 
 
