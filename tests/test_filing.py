@@ -3,17 +3,22 @@ page that is there, or nowhere."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import unproven
 import written_reports as written
-from vitexport.contract import Result
+from conftest import TINY
+from vitexport import ExportRequest, export, proof
+from vitexport.commands import COMMANDS
+from vitexport.contract import Measurement, Parity, Result
 from vitexport.devices.filing import file, filed, home_of
 from vitexport.errors import BadRequest
 from vitexport.manifest import encode
-from vitexport.reports.file import read_report
+from vitexport.reports.file import read_report, timed_again
 
 EXPORTED = written.result("onnx", "fp32")
 
@@ -77,3 +82,51 @@ def test_the_home_of_a_bundle_is_the_folder_above_from_wherever_it_is_named(
     monkeypatch.chdir(home / "onnx")
     assert [home_of(Path(name)) for name in (".", "../onnx", "../link")] == [home.resolve()] * 3
     assert home_of(home) == home
+
+
+def timed(ms: float, **facts: str) -> Result:
+    """As ``vitexport bench`` times a cell on this machine."""
+    latency = replace(written.measured(ms), facts=facts, peak_memory_bytes=7)
+    return replace(EXPORTED, parity=Parity("not run", runtime=EXPORTED.parity.runtime), latency=latency)
+
+
+def test_latency_that_is_measured_again_replaces_the_old_one_and_leaves_the_proof(home: Path) -> None:
+    file([timed(5.0)], home, timed_again)
+    (now,) = read_report(home).results
+    assert (now.parity, now.latency.median_ms) == (EXPORTED.parity, pytest.approx(5.0, rel=0.05))
+    assert now.latency.peak_memory_bytes == 7
+
+
+def test_each_number_of_threads_has_its_own_row_whose_latency_is_replaced_in_turn(home: Path) -> None:
+    file([timed(5.0, threads="1"), timed(3.0, threads="2")], home, timed_again)
+    file([timed(4.0, threads="1")], home, timed_again)
+    own, one, two = read_report(home).results
+    assert own == EXPORTED
+    assert [r.latency.median_ms for r in (one, two)] == pytest.approx([4.0, 3.0], rel=0.05)
+
+
+def test_what_could_not_be_timed_again_stays_as_it_was(home: Path) -> None:
+    file([replace(EXPORTED, latency=Measurement("not run", reason="away"))], home, timed_again)
+    assert read_report(home).results == (EXPORTED,)
+
+
+def test_bench_files_its_figures_with_what_was_in_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ExportRequest(model=TINY, targets=("onnx",), precisions=("fp32",), out=str(tmp_path / "out"))
+    (before,) = export(asked).results
+    assert COMMANDS["bench"]([str(tmp_path / "out" / "onnx"), "--file", "--sustained", "0.02"]) == 0
+    assert capsys.readouterr().out.rstrip().endswith(f"Filed in {tmp_path / 'out' / 'report.json'}.")
+    (after,) = read_report(tmp_path / "out").results
+    assert (after.parity, after.files) == (before.parity, before.files)
+    assert after.latency.sustained_ms is not None
+    assert (after.latency.peak_memory_bytes is None) == (sys.platform != "linux")
+    assert " ms after 1 s" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_folder_without_a_report_is_said_before_anything_is_timed(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unproven.written(home / "bundle", ExportRequest(model=TINY, targets=("onnx",), precisions=("fp32",)))
+    (home / "report.json").unlink()
+    monkeypatch.setattr(proof, "time_only", lambda *_: pytest.fail("it was timed"))
+    with pytest.raises(BadRequest, match=r"has no report\.json"):
+        COMMANDS["bench"]([str(home / "bundle"), "--file"])

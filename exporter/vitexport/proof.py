@@ -143,7 +143,11 @@ def time_only(target: Target, bundle: Bundle, cell: Cell, sustained_s: float | N
             latency = bench.measure(session, pixel_values, sustained_s=sustained_s)
             if tells_memory and isinstance(session, Resident):
                 latency = replace(latency, peak_memory_bytes=host.peak_memory_bytes())
-            unproven = Parity("not run", reason="bench measures latency; vitexport check proves parity")
+            unproven = Parity(
+                "not run",
+                runtime=session.device.runtime,
+                reason="bench measures latency; vitexport check proves parity",
+            )
             return replace(blank, parity=unproven, latency=latency, placement=session.placement)
     except RuntimeUnavailable as reason:
         return not_run(blank, str(reason))

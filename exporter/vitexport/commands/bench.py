@@ -30,6 +30,11 @@ def run(arguments: list[str]) -> int:
         if given and asked.device not in devices:
             named, ways = given[0].replace("_", "-"), " or ".join(devices)
             raise BadRequest(f"--{named} means nothing without --device {ways}. Add that, or leave it out.")
+    if asked.file and (asked.device or asked.vs):
+        raise BadRequest(
+            f"--file means nothing beside {'--vs' if asked.vs else '--device, which files what it measures'}. "
+            "Leave it out."
+        )
     if asked.device == "browser":
         return _on_devices(asked)
     threads = _threads(asked.threads)
@@ -54,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--vs", metavar="OTHER", help="another export: run both in turn, and tell the ratio of their times")
     add("--threads", metavar="N,N", help="once with each of these numbers, such as 1,2,4, where a runtime can be told")
     add("--sustained", type=float, metavar="MINUTES", help="go on for so long, and tell the median of the last 30 s")
+    add("--file", action="store_true", help="put the figures into the report, in place of the old ones or beside them")
     add(
         "--device",
         metavar="WHERE",
@@ -96,21 +102,29 @@ def _seconds(minutes: float | None) -> float | None:
 def _on_this_host(asked: argparse.Namespace, threads: tuple[int, ...]) -> int:
     from vitexport import proof, registry
     from vitexport.bundle import undamaged
+    from vitexport.devices.filing import file, home_of
+    from vitexport.reports.file import read_report, timed_again
 
     sustained_s = _seconds(asked.sustained)
-    found = undamaged(Path(asked.directory))
+    directory = Path(asked.directory)
+    found = undamaged(directory)
+    if asked.file:
+        read_report(home_of(directory))  # before minutes are spent on what cannot be filed
     with progress():
         results = [
             proof.time_only(registry.target(bundle.manifest.target), bundle, cell, sustained_s)
             for bundle in found
             for cell in proof.cells(bundle, threads)
         ]
+    filed = file(results, home_of(directory), timed_again) if asked.file else None
     if asked.json:
         print_json(results)
     else:
         from vitexport.reports.table import render
 
         render(results)
+        if filed:
+            print(f"Filed in {filed}.")
     return OK
 
 

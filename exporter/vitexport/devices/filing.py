@@ -1,8 +1,8 @@
-"""What a device measured, filed in the report of the export that it ran: one rule for every way it comes in."""
+"""What was measured after an export, by a device or here, filed in its report: one rule for every way it comes in."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vitexport.bundle import whole
@@ -11,13 +11,15 @@ from vitexport.errors import BadRequest
 from vitexport.manifest import MANIFEST_NAME, REPORT_NAME
 from vitexport.reports.file import read_report, with_results, write_report
 
+Join = Callable[[Report, Sequence[Result]], Report]
+
 
 def home_of(directory: Path) -> Path:
     """The folder that holds the report: ``directory``, or the one above where it is a bundle's own."""
     return directory.resolve().parent if (directory / MANIFEST_NAME).is_file() else directory
 
 
-def file(results: Sequence[Result], home: Path) -> Path:
+def file(results: Sequence[Result], home: Path, join: Join = with_results) -> Path:
     """Into the report in ``home``, all of ``results`` or none; ``report.html`` is rendered again where it is there.
 
     Raises ``BadRequest`` where there is no report, or one of another export, ``WorldFailed`` where nothing is written.
@@ -27,7 +29,7 @@ def file(results: Sequence[Result], home: Path) -> Path:
     before = read_report(home)
     if not all(_is_of(before, result) for result in results):
         raise BadRequest(f"'{home / REPORT_NAME}' is of another export. Measure a bundle where it was written.")
-    after, shown = with_results(before, results), home / page.PAGE_NAME
+    after, shown = join(before, results), home / page.PAGE_NAME
     rendered = page.render(stored.around(home, after)) if shown.is_file() else None
     write_report(after, home)
     if rendered is not None:
@@ -36,11 +38,11 @@ def file(results: Sequence[Result], home: Path) -> Path:
     return home / REPORT_NAME
 
 
-def filed(results: Sequence[Result], home: Path) -> tuple[bool, str]:
+def filed(results: Sequence[Result], home: Path, join: Join = with_results) -> tuple[bool, str]:
     """Whether they are, and a sentence: where they are now, or why they are nowhere. What took minutes to measure is
     shown all the same."""
     try:
-        return True, f"Filed in {file(results, home)}."
+        return True, f"Filed in {file(results, home, join)}."
     except BadRequest as error:
         return False, f"Not filed: {error}"
 
