@@ -104,6 +104,26 @@ def test_the_command_tells_the_ratio_with_its_confidence(folder: Path) -> None:
     assert 0.5 < found["low"] <= found["ratio"] <= found["high"] < 2
 
 
+def test_one_precision_is_timed_beside_another(folder: Path) -> None:
+    done = bench(folder / "one", "--vs", folder / "half", "--vs-precision", "fp16", "--threads", "1", "--json")
+    (found,) = json.loads(done.stdout)
+    assert (found["precision"], found["other_precision"]) == ("fp32", "fp16")
+    assert (found["one"], found["other"]) == (str(folder / "one"), str(folder / "half"))
+    pairs = np.array(found["rounds_ms"]).reshape(-1, 2)
+    assert (found["one_ms"], found["other_ms"]) == pytest.approx(tuple(np.median(pairs, axis=0)))
+
+
+def test_a_ratio_in_words_says_what_it_could_not_have_shown() -> None:
+    told = replace(
+        BLANK, ratio=0.9, low=0.8, high=1.1, confidence=0.992, one_ms=0.0881, other_ms=12.34, device="x", runtime="y"
+    )
+    said = versus.sentence(told, "a", "b")
+    assert "medians 0.0881 and 12.3 ms): no difference is shown, and one of less than 25% would not be." in said
+    clear = versus.sentence(replace(told, high=0.95, other_precision="fp16"), "a", "b")
+    assert clear.startswith("onnx 32x32 fp32 beside fp16 on cpu: a in fp32 takes 0.900 times as long as b in fp16 (0.8")
+    assert clear.endswith(": a in fp32 is faster. x, y")
+
+
 def test_what_has_no_precision_in_common_is_refused(folder: Path) -> None:
     done = bench(folder / "one", "--vs", folder / "half")
     assert done.returncode == BadRequest.exit_code
@@ -126,6 +146,9 @@ def test_each_number_of_threads_is_timed_and_stated(folder: Path) -> None:
         (("--threads", "two"), "--threads 'two' is no list"),
         (("--sustained", "0"), "--sustained 0 is no number of minutes up to 120."),
         (("--sustained", "1", "--vs", "x"), "--sustained means nothing beside --vs"),
+        (("--vs-precision", "fp16"), "--vs-precision means nothing without --vs."),
+        (("--precision", "w4"), "has no such cell. It has fp32 on cpu. Name one of these, or none."),
+        (("--precision", "fp16", "--device", "browser"), "--precision means nothing to --device, which runs all."),
     ],
 )
 def test_impossible_options_are_refused_in_a_sentence(folder: Path, options: tuple[str, ...], said: str) -> None:

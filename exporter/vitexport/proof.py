@@ -114,16 +114,21 @@ class Cell:
     threads: int | None = None
 
 
-def cells(bundle: Bundle, threads: Sequence[int] = ()) -> tuple[Cell, ...]:
+def cells(
+    bundle: Bundle, threads: Sequence[int] = (), precision: str | None = None, provider: str | None = None
+) -> tuple[Cell, ...]:
     """What there is to be timed of a bundle here: each variant on every provider that it is proven on and on those that
-    this machine has beside them; where a provider can be told, once for each number of ``threads``."""
+    this machine has beside them, or those named alone; where a provider can be told, once for each number of
+    ``threads``."""
     target = registry.target(bundle.manifest.target)
     further = target.further_providers() if isinstance(target, Hosted) else ()
     return tuple(
-        Cell(variant.precision, provider, number)
+        Cell(variant.precision, way, number)
         for variant in bundle.rung.variants
-        for provider in (*target.traits.providers, *further)
-        for number in (threads if threads and provider in target.traits.threaded else (None,))
+        if precision in (None, variant.precision)
+        for way in (*target.traits.providers, *further)
+        if provider in (None, way)
+        for number in (threads if threads and way in target.traits.threaded else (None,))
     )
 
 

@@ -41,15 +41,23 @@ WARMING = 2
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times as long ``one`` takes as ``other``, in one cell that both have."""
+    """How many times as long ``one`` takes as ``other``, in one cell."""
 
     target: str
     precision: str
     provider: str
     size: Size
+    one: str = ""
+    other: str = ""
+    """The bundles' folders."""
+    other_precision: str = ""
+    """Empty: the same."""
     device: str = ""
     runtime: str = ""
     threads: int | None = None
+    one_ms: float | None = None
+    other_ms: float | None = None
+    """Medians of all pairs."""
     ratio: float | None = None
     low: float | None = None
     high: float | None = None
@@ -63,30 +71,43 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Contest:
-    """The same cell of two bundles."""
+    """A cell of one bundle, and one of another on the same provider and as many threads."""
 
     one: Bundle
     other: Bundle
     cell: Cell
+    other_cell: Cell
 
 
-def contests(ones: Sequence[Bundle], others: Sequence[Bundle], threads: Sequence[int] = ()) -> tuple[Contest, ...]:
-    """Every cell that both have: same target, size, precision and provider.
+@dataclass(frozen=True)
+class Chosen:
+    """Of all cells, those that are asked for; None: every one."""
+
+    threads: tuple[int, ...] = ()
+    precision: str | None = None
+    provider: str | None = None
+    other_precision: str | None = None
+    """None: the same."""
+
+
+def contests(ones: Sequence[Bundle], others: Sequence[Bundle], chosen: Chosen = Chosen()) -> tuple[Contest, ...]:
+    """Every pair of cells of the same target, size and provider, in the same precision unless another is ``chosen``.
 
     Raises ``BadRequest`` where there is none.
     """
     found = tuple(
-        Contest(one, other, cell)
+        Contest(one, other, cell, replace(cell, precision=chosen.other_precision or cell.precision))
         for one in ones
         for other in others
         if _kind(one) == _kind(other)
-        for cell in cells(one, threads)
-        if cell.precision in {variant.precision for variant in other.rung.variants}
+        for cell in cells(one, chosen.threads, chosen.precision, chosen.provider)
+        if (chosen.other_precision or cell.precision) in {variant.precision for variant in other.rung.variants}
     )
     if not found:
         raise BadRequest(
             f"'{ones[0].directory}' and '{others[0].directory}' have nothing of one kind to compare: the first holds "
-            f"{_inventory(ones)}; the other {_inventory(others)}. Name two of the same target, size and precision."
+            f"{_inventory(ones)}; the other {_inventory(others)}. Name two of the same target, size and precision, or "
+            "two precisions with --precision and --vs-precision."
         )
     return found
 
@@ -95,10 +116,20 @@ def compare(contest: Contest) -> Ratio:
     """The ratio of one cell; where this host cannot run it, why."""
     target = registry.target(contest.one.manifest.target)
     cell = contest.cell
-    blank = Ratio(target.traits.name, cell.precision, cell.provider, contest.one.rung.size, threads=cell.threads)
+    other_precision = "" if contest.other_cell == cell else contest.other_cell.precision
+    blank = Ratio(
+        target.traits.name,
+        cell.precision,
+        cell.provider,
+        contest.one.rung.size,
+        str(contest.one.directory),
+        str(contest.other.directory),
+        other_precision,
+        threads=cell.threads,
+    )
     rounds: list[list[tuple[float, float]]] = []
     try:
-        with step("versus", f"{target.traits.name} {blank.size} {cell.precision} on {cell.provider}"):
+        with step("versus", _cell(blank)):
             for number in range(ROUNDS):
                 device, pairs = _round(target, contest, other_first=number % 2 == 1)
                 rounds.append(pairs)
@@ -110,17 +141,17 @@ def compare(contest: Contest) -> Ratio:
 def _round(target: Target, contest: Contest, *, other_first: bool) -> tuple[Device, list[tuple[float, float]]]:
     """Both loaded anew, and run in turn."""
 
-    def load(bundle: Bundle) -> tuple[Session, Callable[[], float]]:
-        session = stack.enter_context(opened(target, bundle, contest.cell))
+    def load(bundle: Bundle, cell: Cell) -> tuple[Session, Callable[[], float]]:
+        session = stack.enter_context(opened(target, bundle, cell))
         pixel_values = read_golden(bundle)[0].pixel_values
         return session, lambda: session.run(pixel_values).ms
 
     with ExitStack() as stack:
         if other_first:
-            _, other = load(contest.other)
-        session, one = load(contest.one)
+            _, other = load(contest.other, contest.other_cell)
+        session, one = load(contest.one, contest.cell)
         if not other_first:
-            _, other = load(contest.other)
+            _, other = load(contest.other, contest.other_cell)
         if session.device.needs:
             raise RuntimeUnavailable(f"latency needs {session.device.needs}")
         return session.device, interleaved(one, other, other_first=other_first)
@@ -152,6 +183,8 @@ def judged(blank: Ratio, rounds: Sequence[Sequence[tuple[float, float]]]) -> Rat
     assert found is not None, "ROUNDS are enough for an interval"
     return replace(
         blank,
+        one_ms=statistics.median(one for pairs in rounds for one, _ in pairs),
+        other_ms=statistics.median(other for pairs in rounds for _, other in pairs),
         ratio=statistics.median(ratios),
         low=found.low,
         high=found.high,
@@ -162,17 +195,26 @@ def judged(blank: Ratio, rounds: Sequence[Sequence[tuple[float, float]]]) -> Rat
 
 def sentence(ratio: Ratio, one: str, other: str) -> str:
     """For a person, who called them ``one`` and ``other``."""
-    threads = f", {ratio.threads} thread{'' if ratio.threads == 1 else 's'}" if ratio.threads else ""
-    cell = f"{ratio.target} {ratio.size} {ratio.precision} on {ratio.provider}{threads}"
     if ratio.ratio is None or ratio.low is None or ratio.high is None:
-        return f"{cell}: not run ({ratio.reason})"
-    told = "no difference is shown" if ratio.low <= 1 <= ratio.high else f"{one if ratio.high < 1 else other} is faster"
+        return f"{_cell(ratio)}: not run ({ratio.reason})"
+    if ratio.other_precision:
+        one, other = f"{one} in {ratio.precision}", f"{other} in {ratio.other_precision}"
+    unseen = max(1 / ratio.low, ratio.high) - 1
+    told = f"{one if ratio.high < 1 else other} is faster"
+    if ratio.low <= 1 <= ratio.high:
+        told = f"no difference is shown, and one of less than {unseen:.0%} would not be"
     return (
-        f"{cell}: {one} takes {ratio.ratio:.3f} times as long as {other} "
+        f"{_cell(ratio)}: {one} takes {ratio.ratio:.3f} times as long as {other} "
         f"({ratio.low:.3f}..{ratio.high:.3f} with {ratio.confidence:.1%} confidence, "
-        f"{sum(map(len, ratio.rounds_ms))} pairs): "
+        f"{sum(map(len, ratio.rounds_ms))} pairs; medians {ratio.one_ms:.3g} and {ratio.other_ms:.3g} ms): "
         f"{told}. {ratio.device}, {ratio.runtime}"
     )
+
+
+def _cell(ratio: Ratio) -> str:
+    threads = f", {ratio.threads} thread{'' if ratio.threads == 1 else 's'}" if ratio.threads else ""
+    beside = f" beside {ratio.other_precision}" if ratio.other_precision else ""
+    return f"{ratio.target} {ratio.size} {ratio.precision}{beside} on {ratio.provider}{threads}"
 
 
 def _kind(bundle: Bundle) -> tuple[str, Size]:

@@ -30,6 +30,11 @@ def run(arguments: list[str]) -> int:
         if given and asked.device not in devices:
             named, ways = given[0].replace("_", "-"), " or ".join(devices)
             raise BadRequest(f"--{named} means nothing without --device {ways}. Add that, or leave it out.")
+    for option in ("precision", "provider", "vs_precision"):
+        if asked.device and getattr(asked, option) is not None:
+            raise BadRequest(f"--{option.replace('_', '-')} means nothing to --device, which runs all. Leave it out.")
+    if asked.vs_precision is not None and asked.vs is None:
+        raise BadRequest("--vs-precision means nothing without --vs. Add that, or leave it out.")
     if asked.file and (asked.device or asked.vs):
         raise BadRequest(
             f"--file means nothing beside {'--vs' if asked.vs else '--device, which files what it measures'}. "
@@ -57,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("directory", help="a bundle, or the folder of bundles that vitexport wrote")
     add("--vs", metavar="OTHER", help="another export: run both in turn, and tell the ratio of their times")
+    add("--precision", metavar="NAME", help="only this one (default: all that the bundle has)")
+    add("--provider", metavar="NAME", help="only this one (default: all that there are)")
+    add("--vs-precision", metavar="NAME", help="with --vs: the other's precision, where it is another")
     add("--threads", metavar="N,N", help="once with each of these numbers, such as 1,2,4, where a runtime can be told")
     add("--sustained", type=float, metavar="MINUTES", help="go on for so long, and tell the median of the last 30 s")
     add("--file", action="store_true", help="put the figures into the report, in place of the old ones or beside them")
@@ -110,11 +118,14 @@ def _on_this_host(asked: argparse.Namespace, threads: tuple[int, ...]) -> int:
     found = undamaged(directory)
     if asked.file:
         read_report(home_of(directory))  # before minutes are spent on what cannot be filed
+    cells = [(b, cell) for b in found for cell in proof.cells(b, threads, asked.precision, asked.provider)]
+    if not cells:
+        has = ", ".join(dict.fromkeys(f"{c.precision} on {c.provider}" for b in found for c in proof.cells(b)))
+        raise BadRequest(f"'{directory}' has no such cell. It has {has}. Name one of these, or none.")
     with progress():
         results = [
             proof.time_only(registry.target(bundle.manifest.target), bundle, cell, sustained_s)
-            for bundle in found
-            for cell in proof.cells(bundle, threads)
+            for bundle, cell in cells
         ]
     filed = file(results, home_of(directory), timed_again) if asked.file else None
     if asked.json:
@@ -155,14 +166,16 @@ def _versus(asked: argparse.Namespace, threads: tuple[int, ...]) -> int:
     from vitexport.bundle import undamaged
 
     ones, others = (undamaged(Path(folder)) for folder in (asked.directory, asked.vs))
-    found = versus.contests(ones, others, threads)
+    chosen = versus.Chosen(threads, asked.precision, asked.provider, asked.vs_precision)
+    found = versus.contests(ones, others, chosen)
+    ratios = []
     with progress():
-        ratios = [versus.compare(contest) for contest in found]
+        for contest in found:
+            ratios.append(versus.compare(contest))
+            if not asked.json:  # each takes a minute
+                print(versus.sentence(ratios[-1], asked.directory, asked.vs), flush=True)
     if asked.json:
         print_json(ratios)
-    else:
-        for ratio in ratios:
-            print(versus.sentence(ratio, asked.directory, asked.vs))
     return OK
 
 
