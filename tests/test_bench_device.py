@@ -201,7 +201,7 @@ def test_two_phones_on_the_network_are_both_filed(folder: Path, chromium: Browse
 
 @pytest.fixture
 def open_gate(folder: Path) -> Iterator[tuple[Command, str]]:
-    with waiting(folder, "--port", "0", "--name", "mine") as command:
+    with waiting(folder, "--port", "0", "--name", "mine", "--sustained", "0.02") as command:
         yield command, command.wait_for(r"open (http://\S+)")[0]
 
 
@@ -221,6 +221,10 @@ def test_on_this_machine_a_page_runs_every_cell_and_posts_once(
     assert {r["parity"]["runtime"] for r in added} == {r["parity"]["runtime"] for r in added[:1]}
     assert added[1]["parity"]["runtime"].endswith("on mine")
     assert added[1]["latency"]["facts"]["model"] == "Pixel 8"
+    timed = [r["latency"] for r in added if r["latency"]["verdict"] == "passed"]
+    assert {each["sustained_after_s"] for each in timed} == {1.2}
+    assert all(each["sustained_ms"] > 0 for each in timed)
+    command.wait_for(r"good for one report, and for (903\.6) s\.")
     (report,) = posted
     again, _ = post(url, "report", report.encode())
     assert again is None  # it has ended

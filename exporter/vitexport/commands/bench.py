@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         help="with --device browser: let your network in, over TLS (default: this machine alone)",
     )
     add("--port", type=int, metavar="N", help="to wait at (default: a free one)")
-    add("--timeout", type=float, metavar="S", help="seconds to wait for all devices (default: 900)")
+    add("--timeout", type=float, metavar="S", help="seconds to wait for all devices, beside --sustained (default: 900)")
     add("--devices", type=int, metavar="N", help="how many to wait for, each at an address of its own (default: 1)")
     add("--name", action="append", metavar="NAME", help="what the report calls a device; repeat for more devices")
     add("--serial", metavar="ID", help="with --device adb or ios: which, as `adb devices` or `devicectl` calls it")
@@ -182,14 +182,16 @@ def _versus(asked: argparse.Namespace, threads: tuple[int, ...]) -> int:
 def _on_devices(asked: argparse.Namespace) -> int:
     from vitexport.devices import browser
 
-    for option in ("vs", "threads", "sustained"):
+    for option in ("vs", "threads"):
         if getattr(asked, option) is not None:
             raise BadRequest(f"--{option} means nothing to --device browser. Leave one of them out.")
     timeout_s = browser.TIMEOUT_S if asked.timeout is None else asked.timeout
     if not 0 < timeout_s <= browser.LONGEST_TIMEOUT_S:
         raise BadRequest(f"--timeout {timeout_s:g} is no number of seconds up to {browser.LONGEST_TIMEOUT_S:g}.")
     names = _names(asked, browser.MOST_DEVICES)
-    results = browser.bench(browser.Wait(Path(asked.directory), asked.lan, asked.port or 0, timeout_s, names))
+    sustained_s = _seconds(asked.sustained)
+    wait = browser.Wait(Path(asked.directory), asked.lan, asked.port or 0, timeout_s, names, sustained_s)
+    results = browser.bench(wait)
     if asked.json:
         print_json(results)
     else:

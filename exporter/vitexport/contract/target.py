@@ -179,10 +179,10 @@ class Remote(Protocol):
     """What a target is as well, whose bundles a browser on any device runs by itself: ``vitexport bench --device
     browser`` asks it."""
 
-    def device_site(self, bundle: Bundle) -> Site:
-        """A site whose page runs every rung, precision and provider of the bundle, each apart from the others, and
-        posts a :class:`DeviceReport` to ``report``, relative to itself; on the way, to ``progress``, JSON of ``done``,
-        ``of`` (cells) and ``now`` (words)."""
+    def device_site(self, bundle: Bundle, sustained_s: float | None = None) -> Site:
+        """A site whose page runs every rung, precision and provider of the bundle, each apart from the others and for
+        ``sustained_s`` seconds more where they are given, and posts a :class:`DeviceReport` to ``report``, relative to
+        itself; on the way, to ``progress``, JSON of ``done``, ``of`` (cells) and ``now`` (words)."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,9 @@ from vitexport.serving import HOST, Door, serve
 #: A phone that runs every cell of a ViT with shaders to compile needs minutes; somebody has to find it first.
 TIMEOUT_S = 900.0
 
+#: WebGPU, WebAssembly on one thread and on several.
+WAYS = 3
+
 #: A device that has begun and tells nothing for so long is asked after: a cell of a ViT takes less on most.
 QUIET_S = 90.0
 LONGEST_TIMEOUT_S = 86_400.0
@@ -43,8 +46,11 @@ class Wait:
     """None: this machine alone. Empty: the address that this machine has on its network. Else: that address."""
     port: int = 0
     timeout_s: float = TIMEOUT_S
+    """Beside ``sustained_s`` of each cell."""
     names: tuple[str, ...] = ("",)
     """One for each device that is waited for; empty where the device's own name is to stand."""
+    sustained_s: float | None = None
+    """Of work in each cell, after which its latency is told as well."""
 
 
 def bench(wait: Wait) -> tuple[Result, ...]:
@@ -53,7 +59,9 @@ def bench(wait: Wait) -> tuple[Result, ...]:
     Raises ``BadRequest`` (nothing there that a browser runs, no such address), ``WorldFailed`` (not all devices came in
     time: what came is filed).
     """
-    bundles, site = _site(wait.directory)
+    bundles, site = _site(wait.directory, wait.sustained_s)
+    cells = WAYS * sum(len(bundle.rung.variants) for bundle in bundles)
+    wait = replace(wait, timeout_s=wait.timeout_s + cells * (wait.sustained_s or 0))
     address = HOST if wait.lan is None else wait.lan or lan_address()
     guests = {name or f"device {number}": name for number, name in enumerate(wait.names, 1)}
     gate = Gate(
@@ -92,12 +100,12 @@ def _check_address(address: str) -> None:
         ) from None
 
 
-def _site(directory: Path) -> tuple[list[Bundle], Site]:
+def _site(directory: Path, sustained_s: float | None) -> tuple[list[Bundle], Site]:
     """The bundles that a browser runs, at all sizes of the first such target, and its page."""
     for bundle in (found := undamaged(directory)):
         target = registry.target(bundle.manifest.target)
         if isinstance(target, Remote):
-            return [b for b in found if b.directory == bundle.directory], target.device_site(bundle)
+            return [b for b in found if b.directory == bundle.directory], target.device_site(bundle, sustained_s)
     able = ", ".join(name for name in registry.names() if isinstance(registry.target(name), Remote))
     raise BadRequest(f"'{directory}' holds nothing that a browser runs by itself. Export one with --target {able}.")
 

@@ -82,10 +82,10 @@ class WebGpu:
 
         return open_in_browser(bundle, precision, provider, threads=threads)
 
-    def device_site(self, bundle: Bundle) -> Site:
+    def device_site(self, bundle: Bundle, sustained_s: float | None = None) -> Site:
         from vitexport_targets.webgpu.site import device_site
 
-        return device_site(bundle)
+        return device_site(bundle, sustained_s)
 
     def values(self, bundle: Bundle, precision: str) -> dict[str, Value]:
         from vitexport_targets._onnx_graph import values

@@ -26,13 +26,13 @@ def harness_site(bundle: Bundle, precision: str, taps: tuple[str, ...]) -> Site:
     return Site(bundle.directory, mounts, _tapped(bundle, precision, taps) if taps else {})
 
 
-def device_site(bundle: Bundle) -> Site:
+def device_site(bundle: Bundle, sustained_s: float | None) -> Site:
     """The page that a device opens, and the bundle in a folder of it. All addresses are relative."""
     mounts = {"/bundle/": bundle.directory}
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {} if sustained_s is None else {"sustainedS": sustained_s}
     if not _carries_runtime(bundle):
         mounts[f"/{_RUNTIME}"] = ort_web.dist()
-        options = {"runtime": ort_web.as_installed(), "runtimeBase": f"./{_RUNTIME}"}
+        options |= {"runtime": ort_web.as_installed(), "runtimeBase": f"./{_RUNTIME}"}
     here = Path(__file__).parent
     look = (here / "page" / "look.css").read_bytes()
     return Site(here / "device", mounts, {"/options.json": encode(options), "/look.css": look})

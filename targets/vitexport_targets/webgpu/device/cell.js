@@ -17,6 +17,10 @@ import { readPlacement } from './placement.js';
 
 const STEADY_RUNS = 30;
 const BUDGET_MS = 10_000;
+const SUSTAINED_TAIL_MS = 30_000;
+
+/** Between two signs of life. */
+const SIGN_MS = 5_000;
 
 const bundle = new URL('./bundle/', import.meta.url);
 
@@ -74,6 +78,7 @@ async function measured(task, options) {
   say({ kind: 'step', words: 'taking the time' });
   const [cold = NaN, ...steady] = times;
   while (steady.length < STEADY_RUNS && total(steady) < BUDGET_MS) steady.push((await model.runTensor(input)).ms);
+  const lasting = options.sustainedS ? await sustained(model, input, options.sustainedS) : {};
 
   const off = variant.metric === 'drift' ? figures.drift : 10 ** (-figures.snr_db / 20);
   const passed = spot.verdict === 'passed' && off <= variant.tolerance; // NaN is no less than anything
@@ -92,11 +97,38 @@ async function measured(task, options) {
     provider,
     size,
     parity: { verdict: passed ? 'passed' : 'failed', ...figures, images: rung.golden.length, reason: passed ? '' : reason },
-    latency: { verdict: 'passed', load_ms: loadMs, cold_ms: cold, times_ms: steady, facts },
+    latency: { verdict: 'passed', load_ms: loadMs, cold_ms: cold, times_ms: steady, ...lasting, facts },
     placement: null,
     software: adapter?.software ?? false,
   };
   return { kind: 'measured', cell };
+}
+
+/**
+ * The median of the last half minute of so many seconds of nothing but inferences.
+ * @param {LoadedModel} model
+ * @param {Float32Array} input
+ * @param {number} seconds
+ * @returns {Promise<{sustained_ms: number, sustained_after_s: number}>}
+ */
+async function sustained(model, input, seconds) {
+  /** @type {{ended: number, ms: number}[]} */
+  let tail = [];
+  let [spent, told] = [0, -Infinity];
+  while (spent < seconds * 1000 || tail.length === 0) {
+    if (spent - told >= SIGN_MS) {
+      told = spent;
+      say({ kind: 'step', words: `at work for ${Math.round(spent / 1000)} of ${Math.round(seconds)} s` });
+    }
+    const { ms } = await model.runTensor(input);
+    spent += ms;
+    tail.push({ ended: spent, ms });
+    const [oldest] = tail; // thrown away now and then, not run by run
+    if (oldest && oldest.ended < spent - 2 * SUSTAINED_TAIL_MS) tail = tail.filter(({ ended }) => ended >= spent - SUSTAINED_TAIL_MS);
+  }
+  const counted = tail.filter(({ ended }) => ended >= spent - SUSTAINED_TAIL_MS).map(({ ms }) => ms).sort((a, b) => a - b);
+  const [lower = NaN, upper = NaN] = [counted[(counted.length - 1) >> 1], counted[counted.length >> 1]];
+  return { sustained_ms: (lower + upper) / 2, sustained_after_s: seconds };
 }
 
 /**

@@ -292,7 +292,9 @@ function fill(row, { parity, latency, software, placement }) {
   write(row, 'figure', `${parity.verdict}${median}`);
   const fallback = placement && placement.fallback.length > 0 ? `${placement.fallback.length} nodes on the CPU` : '';
   const cold = latency.cold_ms === undefined ? '' : `first run ${duration(latency.cold_ms)}`;
-  const notes = [parity.reason, cold, fallback, software ? 'software adapter, not a device figure' : ''];
+  const { sustained_ms: late, sustained_after_s: after = 0 } = latency;
+  const lasting = late === undefined ? '' : `${duration(late)} after ${Math.round(after)} s`;
+  const notes = [parity.reason, cold, lasting, fallback, software ? 'software adapter, not a device figure' : ''];
   write(row, 'note', notes.filter(Boolean).join('; '));
 }
 

@@ -20,6 +20,8 @@ export interface Measurement {
   load_ms?: number;
   cold_ms?: number;
   times_ms?: number[];
+  sustained_ms?: number;
+  sustained_after_s?: number;
   reason?: string;
   facts?: Record<string, string>;
 }
@@ -57,8 +59,9 @@ export interface Task {
   threads: number | null;
 }
 
-/** Where the runtime lies, where the bundle leaves it to the page. */
+/** Where the runtime lies, where the bundle leaves it to the page; how long each cell goes on, where that is asked. */
 export interface Options {
+  sustainedS?: number;
   runtime?: { builds: Record<string, { module: string; wasm: string[] }> };
   runtimeBase?: string;
 }
