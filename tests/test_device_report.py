@@ -212,6 +212,7 @@ def judged(**changed: Any) -> dict[str, Any]:
         (timed(warning="\x1b]0;owned\x07"), "a text with control characters"),
         (timed(facts={"right\u202eto left": ""}), "a text with control characters"),
         (judged(drift=-1.0), "its drift is -1"),
+        (judged(images=3), "its images is 3"),
         (judged(snr_db=1e6), "its snr_db is 1e+06"),
         (judged(agreement=1.5), "its agreement is 1.5"),
         (judged(person_iou=-0.1), "its person_iou is -0.1"),
@@ -329,6 +330,7 @@ def test_the_command_adds_a_device_once_and_says_what_it_measured(exported: Path
         done = vitexport("report", place, "--add", "phone.json")
         assert done.returncode == 0, done.stderr
     assert "iPhone15,2, Core ML, iOS 18.5, cpu_and_ne, 40 runs" in done.stdout
+    assert f"Filed in {tmp_path / 'out' / 'report.json'}: 1 cell of iPhone15,2." in done.stderr
     report = decode((out / "report.json").read_bytes(), Report)
     assert [r.provider for r in report.results] == ["cpu", "cpu_and_ne"]
     assert stat.S_IMODE((out / "report.json").stat().st_mode) == 0o640

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,7 +98,11 @@ def _add(home: Path, files: Sequence[str]) -> tuple[Result, ...]:
     bundles = undamaged(home)
     read = (device_report.read(Path(file)) for file in files)
     added = tuple(result for raw in read for result in device_report.accept(raw, bundles))
-    filing.file(added, home)
+    filed = filing.file(added, home)
+    devices = dict.fromkeys(result.latency.device or result.parity.runtime for result in added)
+    print(
+        f"Filed in {filed}: {len(added)} cell{'' if len(added) == 1 else 's'} of {', '.join(devices)}.", file=sys.stderr
+    )
     return added
 
 

@@ -201,7 +201,7 @@ def _judged(claimed: Parity, variant: Variant, exam: _Exam) -> Parity:
     """Parity by the manifest's own tolerance. What a device did not compare on every golden photo does not pass."""
     if claimed.verdict == "not run":
         return Parity("not run", reason=claimed.reason or "the device does not say why")
-    _possible(claimed)
+    _possible(claimed, len(exam.bundle.rung.golden))
     reason = _fault(claimed, variant, exam)
     return replace(
         claimed,
@@ -214,8 +214,9 @@ def _judged(claimed: Parity, variant: Variant, exam: _Exam) -> Parity:
     )
 
 
-def _possible(claimed: Parity) -> None:
+def _possible(claimed: Parity, cases: int) -> None:
     bounds = {
+        "images": (claimed.images, 0, cases),
         "drift": (claimed.drift, 0.0, math.inf),
         "snr_db": (claimed.snr_db, -math.inf, parity.SNR_CEILING_DB),
         "cosine": (claimed.cosine, -1.001, 1.001),
