@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 import written_reports as written
+from vitexport import spread
 from vitexport.commands import COMMANDS
 from vitexport.contract import FileEntry, Result
 from vitexport.errors import BadRequest
 from vitexport.manifest import encode
-from vitexport.reports import markdown
+from vitexport.reports import comparison_table, markdown
 from vitexport.reports.compare import Allowed, Comparison, compare
 
 FP16 = written.result("onnx", "fp16")
@@ -64,7 +65,7 @@ def test_a_report_beside_itself_has_no_regression_and_every_figure_is_compared()
         (lambda r: parity(r, snr_db=52.0), "SNR fell from 55.9 to 52.0 dB; 3 is allowed"),
         (lambda r: parity(r, agreement=0.99), "agreement fell from 1.0000 to 0.9900; 0.5 is allowed"),
         (lambda r: parity(r, snr_db=float("nan")), "SNR fell from 55.9 to nan dB; 3 is allowed"),
-        (lambda r: slower(r, 1.3), "median 40.1 ms became 52.2, 1.30 times; 1.25 is allowed"),
+        (lambda r: slower(r, 1.4), "median 40.1 ms became 56.2, 1.40 times (1.32 to 1.49); 1.25 is allowed"),
         (lambda r: written.failed(r, "too far"), "was passed, is failed (too far)"),
         (lambda r: written.unrun(r, "no runtime"), "was passed, is not run (no runtime)"),
         (lambda r: written.timed(r, "A processor"), "was passed, is timed"),
@@ -92,7 +93,7 @@ def test_each_kind_of_regression_is_one(change: Callable[[Result], Result | None
         (FP16, sized(FP16, 1_000)),
         (FP16, parity(FP16, snr_db=54.0, drift=5e-3, agreement=0.998)),
         (parity(FP16, snr_db=160.0, drift=1e-9), parity(FP16, snr_db=104.0, drift=9e-6)),  # float32's own rounding
-        (FP16, slower(FP16, 1.2)),
+        (FP16, slower(FP16, 1.15)),
         (slower(FP16, 3.0), FP16),
         (written.failed(FP16, "far"), FP16),
         (written.failed(FP16, "far"), written.unrun(FP16, "no runtime")),
@@ -108,14 +109,20 @@ def test_what_is_within_its_bound_or_was_no_better_is_none(old: Result, new: Res
     [
         (latency(slower(FP16, 9), device="Another"), "another device: A processor, then Another"),
         (latency(slower(FP16, 9), runtime="runtime 2"), "another runtime: runtime 1.0, then runtime 2"),
-        (latency(slower(FP16, 9), warning="runs spread by 40 %"), "runs spread by 40 %"),
+        (latency(slower(FP16, 9), facts={"threads": "1"}), "another number of threads: any, then 1: median 40.1 ms"),
+        (latency(slower(FP16, 9), warning="power was low; 9 runs; 30 tell more"), "power was low: median"),
+        (latency(slower(FP16, 9), times_ms=(360.0,) * 5, warning="too few runs to tell"), "too few runs to tell"),
     ],
 )
 def test_latency_is_compared_on_one_device_in_one_runtime_alone_and_else_says_so(new: Result, why: str) -> None:
     made = compared(FP16, new)
     (check,) = (c for cell in made.cells for c in cell.checks if c.verdict == "not run")
-    assert (check.figure, check.reason, made.verdict) == ("latency", why, "passed")
-    assert why in markdown.comparison(made).replace("\\", "")
+    assert (check.figure, made.verdict) == ("latency", "passed")
+    assert check.reason.startswith(why)
+    assert (check.change is None) == why.startswith(("another device", "another runtime"))
+    said = markdown.comparison(made)
+    assert why in said.replace("\\", "")
+    assert "✅ nothing became worse; latency of 1 cell was not compared" in said
 
 
 def test_a_stand_ins_times_are_nobodys() -> None:
@@ -125,11 +132,65 @@ def test_a_stand_ins_times_are_nobodys() -> None:
     assert check.reason == "no device's times (needs the hardware itself: software stood in for it)"
 
 
-def test_slower_runs_that_overlap_with_the_old_ones_are_no_verdict() -> None:
-    wide = latency(FP16, median_ms=40.0, times_ms=(10.0, 20.0, 40.0, 80.0, 90.0))
-    slow = latency(FP16, median_ms=60.0, times_ms=(20.0, 30.0, 60.0, 80.0, 90.0))
-    (check,) = (c for cell in compared(wide, slow).cells for c in cell.checks if c.verdict == "not run")
-    assert "overlap" in check.reason
+#: Sorted, the middle of 30 runs is their 10th to their 21st at 95 %: here 30 to 51 ms, half as wide as the median.
+WIDE = tuple(20.0 + ms for ms in range(1, 31))
+
+
+def noisy(factor: float) -> Result:
+    """As shared machines time: with a warning on nearly every figure."""
+    times = tuple(factor * ms for ms in WIDE)
+    return latency(FP16, times_ms=times, median_ms=factor * 35.5, warning=spread.warning(times))
+
+
+@pytest.mark.parametrize(
+    ("factor", "most", "verdict", "says"),
+    [
+        (10.0, 1.25, "failed", "median 35.5 ms became 355.0, 10.00 times (7.32 to 13.67); 1.25 is allowed"),
+        (1.3, 1.25, "not run", "too wide to tell: median 35.5 ms became 46.1, 1.30 times (0.95 to 1.78), and 1.25 is"),
+        (1.0, 1.25, "not run", "too wide to tell: median 35.5 ms became 35.5, 1.00 times (0.73 to 1.37), and 1.25 is"),
+        (1.0, 1.40, "passed", ""),
+        (0.5, 1.25, "passed", ""),
+    ],
+)
+def test_runs_that_spread_widely_are_judged_by_what_is_known_of_their_medians(
+    factor: float, most: float, verdict: str, says: str
+) -> None:
+    old, new = noisy(1.0), noisy(factor)
+    assert old.latency.warning.startswith("wide spread")
+    made = compared(old, new, Allowed(latency_ratio=most))
+    (cell,) = (c for c in made.cells if c.precision == "fp16")
+    (check,) = (c for c in cell.checks if c.figure == "latency")
+    assert (check.verdict, check.change) == (verdict, pytest.approx(factor))
+    assert (check.low, check.high) == (pytest.approx(factor * 30 / 41), pytest.approx(factor * 41 / 30))
+    assert check.reason.startswith(says)
+    assert cell.verdict == ("failed" if verdict == "failed" else "passed")
+    assert cell.said == {"failed": "worse", "not run": "all but latency", "passed": "within"}[verdict]
+
+
+def test_medians_whose_runs_were_not_kept_are_compared_as_they_are() -> None:
+    old, new = (latency(FP16, median_ms=ms, times_ms=()) for ms in (40.0, 80.0))
+    assert "median 40.0 ms became 80.0, 2.00 times; 1.25 is allowed" in compared(old, new).regressions[0]
+
+
+def test_a_row_of_which_nothing_that_ran_was_compared_does_not_look_passed(capsys: pytest.CaptureFixture[str]) -> None:
+    phone = written.timed(FP16, "Pixel 9")
+    wide = replace(phone, latency=replace(noisy(1.0).latency, device="Pixel 9", runtime="LiteRT 2"))
+    unrun = written.unrun(written.result("onnx", "w8"), "no runtime")
+    still = written.failed(written.result("onnx", "w4"), "far")
+    made = compare(written.report(wide, unrun, still), written.report(wide, unrun, still), Allowed())
+    assert [(c.verdict, c.said) for c in made.cells] == [
+        ("not run", "not compared"), ("not run", "not run"), ("not run", "still failed")
+    ]  # fmt: skip
+    assert made.verdict == "not run"
+    said = markdown.comparison(made)
+    assert "✅" not in said
+    assert "### Beside the last export: ⬜ nothing could be compared; latency of 1 cell was not compared" in said
+    assert "| ⬜ not compared | onnx fp16 |" in said
+    assert "| ×1.00 ⬜ |" in said
+    comparison_table.render(made)
+    shown = capsys.readouterr().out
+    assert "x1.00?" in shown
+    assert "Nothing could be compared." in shown
 
 
 def test_the_same_cell_on_two_devices_is_two_cells_and_on_another_machine_one() -> None:

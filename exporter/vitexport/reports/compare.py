@@ -2,17 +2,19 @@
 
 A cell that is gone, or was passed and is not now, is a regression whatever its figures say. Bytes and accuracy are
 compared wherever both sides have them; latency only where the same device ran it in the same runtime, for anything
-else compares two devices. What cannot be compared is ``not run``, never ``passed``.
+else compares two devices. It is judged by what is known of the medians (:mod:`vitexport.spread`): worse where even the
+most favourable pair of their intervals' ends is beyond what is allowed, within where the least favourable keeps it.
+What cannot be compared or told is ``not run``, never ``passed``.
 """
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
-from vitexport.contract import Measurement, Report, Size, Verdict
+from vitexport import spread
+from vitexport.contract import Report, Size, Verdict
 from vitexport.errors import BadRequest
 from vitexport.parity import ROUNDING_DB
 from vitexport.reports.cells import Row, Shown, rows
@@ -55,6 +57,9 @@ class Check:
     allowed: float | None = None
     reason: str = ""
     """Why it failed or could not be compared."""
+    low: float | None = None
+    high: float | None = None
+    """Between which ``change`` lies, as far as the runs tell; of latency alone."""
 
 
 @dataclass(frozen=True)
@@ -69,17 +74,31 @@ class Compared:
     was: Was
     now: Was
     verdict: Verdict
-    """``failed`` if any of its checks failed; ``not run`` where there was nothing to compare."""
+    """``failed`` if any of its checks failed; ``passed`` where it was proven again, or its latency was compared and
+    kept: of a cell that did not run, bytes prove nothing."""
     checks: tuple[Check, ...]
 
     @property
     def name(self) -> str:
         return f"{self.target} {self.precision} on {self.provider}, {self.size}"
 
+    @property
+    def said(self) -> str:
+        """The verdict in a word or two, with what it leaves out."""
+        if self.was == "missing":
+            return "new"
+        if self.verdict == "failed":
+            return "worse"
+        if self.verdict == "not run":
+            return {"missing": "gone", "failed": "still failed", "not run": "not run"}.get(self.now, "not compared")
+        left = [check.figure for check in self.checks if check.verdict == "not run"]
+        return f"all but {', '.join(left)}" if left else "within"
+
 
 @dataclass(frozen=True)
 class Comparison:
     verdict: Verdict
+    """``failed`` if any cell's is, else ``passed`` if any is."""
     allowed: Allowed
     cells: tuple[Compared, ...]
     notes: tuple[str, ...] = ()
@@ -97,8 +116,7 @@ def compare(old: Report, new: Report, allowed: Allowed) -> Comparison:
     if not old.results:
         raise BadRequest("The old report has no results, so nothing can have become worse. Name another.")
     cells = tuple(_compared(*pair, allowed) for pair in _pairs(rows(old), rows(new)))
-    verdict: Verdict = "failed" if any(cell.verdict == "failed" for cell in cells) else "passed"
-    return Comparison(verdict, allowed, cells, tuple(_notes(old, new)))
+    return Comparison(_worst(cell.verdict for cell in cells), allowed, cells, tuple(_notes(old, new)))
 
 
 def checked(allowed: Allowed) -> Allowed:
@@ -166,7 +184,8 @@ def _compared(old: Row | None, new: Row | None, allowed: Allowed) -> Compared:
         checks: tuple[Check, ...] = (gone,) if gone else ()
     else:
         checks = tuple(_checks(old, new, allowed))
-    verdicts = {check.verdict for check in checks}
+    proven = new is not None and new.verdict == "passed"
+    judged = [check.verdict for check in checks if check.verdict == "failed" or proven or check.figure == "latency"]
     return Compared(
         known.result.target,
         known.result.precision,
@@ -175,9 +194,15 @@ def _compared(old: Row | None, new: Row | None, allowed: Allowed) -> Compared:
         known.ran_on,
         old.verdict if old else "missing",
         new.verdict if new else "missing",
-        "failed" if "failed" in verdicts else "passed" if "passed" in verdicts else "not run",
+        _worst(judged),
         checks,
     )
+
+
+def _worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """What was not run takes nothing from what passed, and adds nothing."""
+    found = set(verdicts)
+    return "failed" if "failed" in found else "passed" if "passed" in found else "not run"
 
 
 #: From the best to the worst. ``timed`` proves less than ``passed``, and nothing at all is proven by ``not run``;
@@ -237,36 +262,49 @@ def _latency(old: Row, new: Row, most: float) -> Iterator[Check]:
         return
     pair = (then.median_ms, now.median_ms)
     ratio = now.median_ms / then.median_ms
-    if why := _incomparable(old, new):
-        yield Check("latency", "not run", *pair, reason=why)
-    elif ratio > most and not _apart(then, now):
-        reason = f"its runs overlap with the old ones, {ratio:.2f} times at the median as they are: time it again"
-        yield Check("latency", "not run", *pair, ratio, most, reason)
-    else:
-        said = f"median {then.median_ms:,.1f} ms became {now.median_ms:,.1f}, {ratio:.2f} times"
+    if elsewhere := _elsewhere(old, new):
+        yield Check("latency", "not run", *pair, reason=elsewhere)
+        return
+    known = spread.of_ratio(now.times_ms, then.times_ms)
+    low, high = (known.low, known.high) if known else (None, None)
+    between = f" ({low:.2f} to {high:.2f})" if known else ""
+    said = f"median {then.median_ms:,.1f} ms became {now.median_ms:,.1f}, {ratio:.2f} times{between}"
+    if otherwise := _otherwise(old, new):
+        yield Check("latency", "not run", *pair, ratio, most, f"{otherwise}: {said}", low, high)
+    elif low is None or high is None:  # no single runs were kept
         yield _bounded("latency", pair, ratio, most, said)
+    elif low <= most < high:
+        reason = f"too wide to tell: {said}, and {most:g} is allowed. Time both again on a quiet machine"
+        yield Check("latency", "not run", *pair, ratio, most, reason, low, high)
+    else:
+        yield replace(_bounded("latency", pair, ratio, most, said), low=low, high=high)
 
 
-def _incomparable(old: Row, new: Row) -> str:
+def _elsewhere(old: Row, new: Row) -> str:
+    """Why the two figures are of two devices, or of none; empty where they are of one."""
     then, now = old.result.latency, new.result.latency
     if stand_in := old.stand_in or new.stand_in:
         return f"no device's times ({stand_in})"
-    for what, before, after in (
+    return _another(
         ("device", then.device, now.device),
         ("runtime", then.runtime, now.runtime),
         ("provider", then.provider, now.provider),
-        ("number of threads", then.facts.get("threads", "any"), now.facts.get("threads", "any")),
-    ):
-        if before != after:
-            return f"another {what}: {before}, then {after}"
-    return then.warning or now.warning
+    )
 
 
-def _apart(then: Measurement, now: Measurement) -> bool:
-    """Whether the middle halves of their runs have nothing in common; where runs were not kept, medians must do."""
-    if len(then.times_ms) < 4 or len(now.times_ms) < 4:
-        return True
-    return statistics.quantiles(now.times_ms)[0] > statistics.quantiles(then.times_ms)[2]
+def _otherwise(old: Row, new: Row) -> str:
+    """Why one device's two figures tell nothing of what it was given to run."""
+    then, now = old.result.latency, new.result.latency
+    threads = ("number of threads", then.facts.get("threads", "any"), now.facts.get("threads", "any"))
+    if told := _another(threads) or spread.besides(then.warning) or spread.besides(now.warning):
+        return told
+    few = any(times and spread.of_median(times) is None for times in (then.times_ms, now.times_ms))
+    return "too few runs to tell how well the medians are known" if few else ""
+
+
+def _another(*compared: tuple[str, str, str]) -> str:
+    """Of things that both sides name, the first that is not the same."""
+    return next((f"another {what}: {old}, then {new}" for what, old, new in compared if old != new), "")
 
 
 def _bounded(figure: str, pair: tuple[float, float], change: float, allowed: float, said: str) -> Check:

@@ -16,6 +16,12 @@ from vitexport.reports.compare import Check, Compared, Comparison
 
 _MARKS: dict[str, str] = {"passed": "✅", "failed": "❌", "not run": "⬜", "timed": "⏱️"}
 
+_OUTCOMES: dict[Verdict, str] = {
+    "passed": "✅ nothing became worse",
+    "failed": "❌ regression",
+    "not run": "⬜ nothing could be compared",
+}
+
 #: CommonMark takes a backslash before any ASCII punctuation. ``&`` and ``<`` become entities, for HTML's sake.
 _PUNCTUATION = re.compile(r"([\\`*_{}\[\]()#+!|~>-])")
 
@@ -54,14 +60,14 @@ def comparison(made: Comparison) -> str:
     """Verdict, regressions in words, and the table in a fold."""
     worse, known = made.regressions, [cell for cell in made.cells if cell.was != "missing"]
     lines = [
-        f"### Beside the last export: {'❌ regression' if made.verdict == 'failed' else '✅ nothing became worse'}",
+        f"### Beside the last export: {_OUTCOMES[made.verdict]}{_left_out(made)}",
         "",
         *(f"- {text(sentence)}" for sentence in worse[:_MOST_REASONS]),
         *([f"- and {len(worse) - _MOST_REASONS} more"] if len(worse) > _MOST_REASONS else []),
         *([""] if worse else []),
         *(f"{text(note)}\n" for note in made.notes),
         *_fold(
-            f"{len(known)} cells compared, {len(made.cells) - len(known)} new",
+            f"{len(known)} cells from before, {len(made.cells) - len(known)} new",
             _table(
                 ("", "variant", "on", "size", "was", "is", "bytes", "drift", "SNR dB", "agreement", "median ms"),
                 "llllllrrrrr",
@@ -71,6 +77,12 @@ def comparison(made: Comparison) -> str:
         *_fold("Not compared", [f"- {text(each)}" for each in _not_compared(made)[:_MOST_REASONS]]),
     ]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _left_out(made: Comparison) -> str:
+    checks = [check for cell in made.cells for check in cell.checks if check.figure == "latency"]
+    count = sum(check.verdict == "not run" for check in checks)
+    return f"; latency of {count} cell{'' if count == 1 else 's'} was not compared" if count else ""
 
 
 def text(said: str) -> str:
@@ -118,7 +130,7 @@ def _row(row: cells.Row, notes: _Notes) -> Sequence[str]:
 def _compared(cell: Compared) -> Sequence[str]:
     checks = {check.figure: check for check in cell.checks}
     return (
-        _MARKS[cell.verdict] if cell.was != "missing" else "🆕",
+        f"{'🆕' if cell.was == 'missing' else _MARKS[cell.verdict]} {cell.said}",
         f"{text(cell.target)} {text(cell.precision)}",
         text(cell.provider),
         str(cell.size),
@@ -133,11 +145,16 @@ def _compared(cell: Compared) -> Sequence[str]:
 
 
 def _change(check: Check | None, how: str, sign: float = 1.0) -> str:
-    """Bold where it failed, so that the cell to look at is seen."""
-    if check is None or check.change is None:
+    """Bold where it failed, so that the cell to look at is seen; with the mark of what was not run where it is shown,
+    and not judged."""
+    if check is None or (check.change is None and check.verdict != "not run"):
         return "–"
+    if check.change is None:
+        return _MARKS["not run"]
     # What is lost is counted upwards, and read downwards; -0.0 is no loss.
     said = how.format(sign * check.change + 0.0)
+    if check.verdict == "not run":
+        return f"{said} {_MARKS['not run']}"
     return f"**{said}**" if check.verdict == "failed" else said
 
 
