@@ -205,6 +205,47 @@ def test_the_same_cell_on_two_devices_is_two_cells_and_on_another_machine_one() 
     assert (elsewhere.was, elsewhere.now, elsewhere.verdict) == ("passed", "passed", "passed")
 
 
+def test_what_only_a_device_can_make_again_is_no_regression_where_it_was_not_asked(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A baseline keeps what phones measured; a CI has no phones, and another processor than the host's was."""
+    ran, refused = written.on_phone(FP16), written.on_phone(written.unrun(FP16, "out of memory"), "iPhone15,2")
+    old = written.report(FP16, ran, refused, written.unrun(written.result("onnx", "w4"), "no runtime"))
+    made = compare(old, written.report(latency(FP16, device="Another")), Allowed())
+    assert (made.verdict, made.regressions) == ("passed", ())
+    assert [(c.name, c.was, c.now, c.said) for c in made.cells] == [
+        ("onnx fp16 on cpu, 224x224, Another", "passed", "passed", "all but latency"),
+        ("onnx fp16 on cpu, 224x224, Pixel 9", "passed", "missing", "not asked again"),
+        ("onnx fp16 on cpu, 224x224, ORT in Chrome 140 on iPhone15,2", "not run", "missing", "gone"),
+        ("onnx w4 on cpu, 224x224", "not run", "missing", "gone"),
+    ]
+    comparison_table.render(made)
+    shown, said = capsys.readouterr().out, markdown.comparison(made).replace("\\", "")
+    for each in (
+        "verdict of onnx fp16 on cpu, 224x224, Pixel 9: it was passed, and this device was not asked again",
+        "verdict of onnx w4 on cpu, 224x224: it was not run, and is gone",
+    ):
+        assert each in shown
+        assert each in said
+    assert "| ⬜ not asked again | onnx fp16 | cpu, Pixel 9 |" in said
+
+
+def test_a_device_is_compared_with_itself_alone_and_its_runtimes_are_told_apart() -> None:
+    first, second = (written.on_phone(FP16, runtime=runtime) for runtime in ("ORT in Chrome 140", "ORT in Firefox 150"))
+    slow = latency(second, **vars(replace(written.measured(400.0), device="Pixel 9", runtime="ORT in Firefox 150")))
+    made = compare(written.report(FP16, first, second), written.report(slow, FP16, first), Allowed())
+    assert len(made.cells) == 3
+    assert [r.partition(": ")[0] for r in made.regressions] == [
+        "onnx fp16 on cpu, 224x224, Pixel 9, ORT in Firefox 150"
+    ]
+    other = written.on_phone(FP16, "Galaxy S25")
+    made = compare(written.report(first), written.report(other), Allowed())
+    assert [(c.device, c.was, c.now) for c in made.cells] == [
+        ("Pixel 9", "passed", "missing"), ("Galaxy S25", "missing", "passed")
+    ]  # fmt: skip
+    assert made.verdict == "not run"
+
+
 def test_a_new_cell_is_no_regression_and_other_weights_are_told_of() -> None:
     new = replace(written.report(FP16, written.result("onnx", "w8")), vitexport="0.2.0")
     new = replace(new, provenance=replace(new.provenance, weights_sha256="other"))

@@ -98,6 +98,14 @@ def timed(made: Result, device: str) -> Result:
     return replace(made, parity=parity, latency=measured(9.0, device, "LiteRT 2"))
 
 
+def on_phone(made: Result, device: str = "Pixel 9", runtime: str = "ORT in Chrome 140") -> Result:
+    """As a device's own figures are filed, under its name."""
+    parity = replace(made.parity, runtime=f"{runtime} on {device}")
+    if not made.latency.device:
+        return replace(made, parity=parity)
+    return replace(made, parity=parity, latency=replace(made.latency, device=device, runtime=runtime))
+
+
 def report(*results: Result, **changed: object) -> Report:
     made = Report(
         1,

@@ -1,15 +1,16 @@
 """``vitexport report --compare OLD NEW``: what became worse since an earlier export, as a verdict that a CI can act on.
 
-A cell that is gone, or was passed and is not now, is a regression whatever its figures say. Bytes and accuracy are
-compared wherever both sides have them; latency only where the same device ran it in the same runtime, for anything
-else compares two devices. It is judged by what is known of the medians (:mod:`vitexport.spread`): worse where even the
+A cell that the exporting host ran and that is gone, or one that was passed and is not now, is a regression whatever its
+figures say; a phone's is ``not run`` where it is gone, for nobody asked it again. Bytes and accuracy are compared
+wherever both sides have them; latency only where the same device ran it in the same runtime, for anything else compares
+two devices. It is judged by what is known of the medians (:mod:`vitexport.spread`): worse where even the
 most favourable pair of their intervals' ends is beyond what is allowed, within where the least favourable keeps it.
 What cannot be compared or told is ``not run``, never ``passed``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
@@ -18,6 +19,8 @@ from vitexport.contract import Report, Size, Verdict
 from vitexport.errors import BadRequest
 from vitexport.parity import ROUNDING_DB
 from vitexport.reports.cells import Row, Shown, rows
+from vitexport.reports.file import by_device
+from vitexport.reports.pairs import key, pairs, told_by
 
 #: As :data:`vitexport.parity.ROUNDING_DB` for drift: below a hundred-thousandth.
 ROUNDING_DRIFT = 1e-5
@@ -77,10 +80,18 @@ class Compared:
     """``failed`` if any of its checks failed; ``passed`` where it was proven again, or its latency was compared and
     kept: of a cell that did not run, bytes prove nothing."""
     checks: tuple[Check, ...]
+    told_by: str = ""
+    """What tells it from another cell of the same target, precision, provider and size; empty where there is none."""
 
     @property
     def name(self) -> str:
-        return f"{self.target} {self.precision} on {self.provider}, {self.size}"
+        cell = f"{self.target} {self.precision} on {self.provider}, {self.size}"
+        return f"{cell}, {self.told_by}" if self.told_by else cell
+
+    @property
+    def where(self) -> str:
+        """The provider, for tables."""
+        return f"{self.provider}, {self.told_by}" if self.told_by else self.provider
 
     @property
     def said(self) -> str:
@@ -90,7 +101,9 @@ class Compared:
         if self.verdict == "failed":
             return "worse"
         if self.verdict == "not run":
-            return {"missing": "gone", "failed": "still failed", "not run": "not run"}.get(self.now, "not compared")
+            if self.now == "missing":
+                return "gone" if self.was == "not run" else "not asked again"
+            return {"failed": "still failed", "not run": "not run"}.get(self.now, "not compared")
         left = [check.figure for check in self.checks if check.verdict == "not run"]
         return f"all but {', '.join(left)}" if left else "within"
 
@@ -115,7 +128,15 @@ def compare(old: Report, new: Report, allowed: Allowed) -> Comparison:
     """Every cell of either. Raises ``BadRequest`` where ``old`` has none."""
     if not old.results:
         raise BadRequest("The old report has no results, so nothing can have become worse. Name another.")
-    cells = tuple(_compared(*pair, allowed) for pair in _pairs(rows(old), rows(new)))
+    paired = pairs(rows(old), rows(new))
+    shown = [row for pair in paired if (row := pair[1] or pair[0]) is not None]
+    cells = tuple(
+        replace(
+            _compared(*pair, allowed),
+            told_by=told_by(row, [other for other in shown if other is not row and key(other) == key(row)]),
+        )
+        for pair, row in zip(paired, shown, strict=True)
+    )
     return Comparison(_worst(cell.verdict for cell in cells), allowed, cells, tuple(_notes(old, new)))
 
 
@@ -141,38 +162,6 @@ def _notes(old: Report, new: Report) -> Iterator[str]:
         yield f"Exported by vitexport {old.vitexport} then, {new.vitexport} now."
 
 
-# --------------------------------------------------------------------------------------------------------- pairing
-
-
-def _pairs(old: Sequence[Row], new: Sequence[Row]) -> list[tuple[Row | None, Row | None]]:
-    """The same cell of both: on the same device, or on the one that each side has."""
-    keys = dict.fromkeys(_key(row) for row in (*old, *new))
-    return [
-        pair for key in keys for pair in _of_key([r for r in old if _key(r) == key], [r for r in new if _key(r) == key])
-    ]
-
-
-def _key(row: Row) -> tuple[str, str, str, Size]:
-    r = row.result
-    return r.target, r.precision, r.provider, r.size
-
-
-def _of_key(old: list[Row], new: list[Row]) -> Iterator[tuple[Row | None, Row | None]]:
-    left = list(new)
-    alone = []
-    for row in old:
-        same = next((other for other in left if other.ran_on == row.ran_on), None)
-        if same is None:
-            alone.append(row)
-        else:
-            left.remove(same)
-            yield row, same
-    if len(alone) == len(left) == 1:  # the only one on either side: another machine ran it
-        yield alone.pop(), left.pop()
-    yield from ((row, None) for row in alone)
-    yield from ((None, row) for row in left)
-
-
 # --------------------------------------------------------------------------------------------------------- judging
 
 
@@ -180,11 +169,11 @@ def _compared(old: Row | None, new: Row | None, allowed: Allowed) -> Compared:
     known = new or old
     assert known is not None
     if old is None or new is None:
-        gone = Check("verdict", "failed", reason=f"it was {old.verdict}, and is gone") if old else None
-        checks: tuple[Check, ...] = (gone,) if gone else ()
+        checks: tuple[Check, ...] = (_gone(old),) if old else ()
     else:
         checks = tuple(_checks(old, new, allowed))
     proven = new is not None and new.verdict == "passed"
+    # A verdict that did not fall proves nothing of a cell that did not run, and neither do bytes.
     judged = [check.verdict for check in checks if check.verdict == "failed" or proven or check.figure == "latency"]
     return Compared(
         known.result.target,
@@ -197,6 +186,15 @@ def _compared(old: Row | None, new: Row | None, allowed: Allowed) -> Compared:
         _worst(judged),
         checks,
     )
+
+
+def _gone(old: Row) -> Check:
+    """An export makes its own host's cells again; a device's come back where it is asked once more."""
+    if old.verdict == "not run":
+        return Check("verdict", "not run", reason="it was not run, and is gone")
+    if by_device(old.result):
+        return Check("verdict", "not run", reason=f"it was {old.verdict}, and this device was not asked again")
+    return Check("verdict", "failed", reason=f"it was {old.verdict}, and is gone")
 
 
 def _worst(verdicts: Iterable[Verdict]) -> Verdict:

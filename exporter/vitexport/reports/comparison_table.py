@@ -29,12 +29,12 @@ def render(made: Comparison, file: IO[str] | None = None) -> None:
     console = Console(file=file or sys.stdout, width=_WIDTH, highlight=False)
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for name in ("target", "precision", "provider", "size", "was", "is", "verdict"):
-        table.add_column(name, no_wrap=True)
+        table.add_column(name, no_wrap=name != "provider")  # which may name a device
     for _, name, _, _ in _FIGURES:
         table.add_column(name, justify="right", no_wrap=True)
     for cell in made.cells:
         checks = {check.figure: check for check in cell.checks}
-        known = (cell.target, cell.precision, cell.provider, str(cell.size), cell.was, cell.now)
+        known = (cell.target, cell.precision, cell.where, str(cell.size), cell.was, cell.now)
         changes = (_change(checks.get(name), how, sign) for name, _, how, sign in _FIGURES)
         table.add_row(*(Text(each) for each in known), Text(cell.said, style=_STYLES[cell.verdict]), *changes)
     console.print(table)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from vitexport.bench import SOFTWARE_ADAPTER
 from vitexport.contract import Report, Result
 from vitexport.errors import BadRequest
 from vitexport.manifest import REPORT_NAME, Malformed, decode, encode
@@ -48,6 +49,12 @@ def timed_again(report: Report, results: Sequence[Result]) -> Report:
 
 def _clock(result: Result) -> tuple[str | None, ...]:
     return (*_cell(result), result.latency.device, result.latency.facts.get("threads"))
+
+
+def by_device(result: Result) -> bool:
+    """Whether a device measured it by itself, rather than the host that exported: its runtime is said to be "on" it."""
+    runtime, device = result.parity.runtime, result.latency.device.removesuffix(f" ({SOFTWARE_ADAPTER})")
+    return runtime.endswith(f" on {device}") if device else " on " in runtime
 
 
 def _cell(result: Result) -> tuple[str, ...]:

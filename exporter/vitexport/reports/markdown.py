@@ -132,7 +132,7 @@ def _compared(cell: Compared) -> Sequence[str]:
     return (
         f"{'🆕' if cell.was == 'missing' else _MARKS[cell.verdict]} {cell.said}",
         f"{text(cell.target)} {text(cell.precision)}",
-        text(cell.provider),
+        text(cell.where),
         str(cell.size),
         cell.was,
         cell.now,
