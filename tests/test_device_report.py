@@ -18,7 +18,7 @@ import pytest
 
 from conftest import TINY, TINY_MASK, Command
 from test_bad_input import expect
-from vitexport import ExportRequest, export
+from vitexport import ExportRequest, export, pipeline
 from vitexport.contract import (
     Bundle,
     Device,
@@ -31,10 +31,12 @@ from vitexport.contract import (
     Result,
     Size,
 )
+from vitexport.devices import filing
 from vitexport.devices.report import LARGEST_BYTES, LONGEST_TEXT, MOST_CELLS, MOST_ENTRIES, accept
 from vitexport.errors import BadRequest, WorldFailed
 from vitexport.manifest import decode, read_bundle
 from vitexport.reports.file import with_results, write_report
+from vitexport.reports.table import summary
 
 PHONE = Device("iPhone15,2", "Core ML, iOS 18.5", "", facts={"thermal state": "nominal", "low-power mode": "off"})
 TIMES = tuple(4.0 + 0.01 * i for i in range(40))
@@ -409,3 +411,41 @@ def test_a_report_that_cannot_be_written_stays_as_it_was(
         write_report(with_results(report, ()), out)
     assert (out / "report.json").read_bytes() == before
     assert sorted(p.name for p in out.iterdir()) == ["proof.png", "reference", "report.html", "report.json"]
+
+
+# ------------------------------------------------------------------------------------------------ beside another export
+
+
+def test_an_export_by_force_keeps_what_a_device_measured_of_the_same_files_and_says_what_it_drops(tmp_path: Path):
+    request = ExportRequest(model=TINY, targets=("reference",), out=str(tmp_path / "out"), force=True)
+    export(request)
+    bundle = read_bundle(tmp_path / "out" / "reference")
+    phone = accepted(bundle, measured(bundle))
+    failing = Parity("passed", drift=0.5, snr_db=6.0, images=2)
+    worse = accepted(bundle, measured(bundle, replace(PHONE, name="Pixel 9"), parity=failing))
+    filing.file([phone, worse], tmp_path / "out")
+
+    again = export(request)
+    assert again.results[1:] == (phone, worse)
+    assert again.notes[-1] == "2 results of devices kept: what was exported is what they ran, byte for byte"
+    assert decode((tmp_path / "out" / "report.json").read_bytes(), Report) == again
+    assert "iPhone15,2" in (tmp_path / "out" / "report.html").read_text()
+    assert (again.out, pipeline.exit_code(again)) == (request.out, 0)  # what was exported now has passed
+    assert "it is kept apart" not in summary(again)
+    assert export(request).results[1:] == (phone, worse)
+
+    other = export(replace(request, model=TINY_MASK))
+    assert [r.provider for r in other.results] == ["cpu"]
+    assert other.notes[-1] == (
+        "2 results of devices dropped: they ran other files. Let the devices measure this export"
+    )
+    assert not any("of devices" in note for note in export(request).notes)
+
+
+def test_an_old_report_that_nobody_can_read_is_told_of_and_replaced(tmp_path: Path):
+    (tmp_path / "report.json").write_text("{")
+    made = export(ExportRequest(model=TINY, targets=("reference",), out=str(tmp_path), force=True))
+    assert made.notes[-1] == (
+        f"'{tmp_path / 'report.json'}' was not a report this version reads: what devices measured before, if anything, "
+        "was dropped"
+    )

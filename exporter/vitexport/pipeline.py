@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from vitexport import bundle as bundles
 from vitexport import host, registry
 from vitexport.contract import Exam, ExportRequest, Report, Result, Target
+from vitexport.devices import filing
 from vitexport.errors import OK, BadRequest, ParityFailed, did_you_mean
 from vitexport.manifest import REPORT_NAME, SCHEMA_VERSION, encode
 from vitexport.progress import Step, listen, step
@@ -19,6 +20,7 @@ from vitexport.quantize import FIXES_RANGES, QUANTISES_ACTIVATIONS
 from vitexport.quantize import plan as plans
 from vitexport.quantize.decide import decide, followed, not_worth_it, told
 from vitexport.quantize.plan import PLAN_NAME
+from vitexport.reports.file import by_device
 from vitexport.toolchain import find
 
 if TYPE_CHECKING:
@@ -62,13 +64,13 @@ def export(request: ExportRequest) -> Report:
         results = tuple(proof.result for proof in proofs)
         notes += [*told(decided), *not_worth_it(results)]
         report = _report(request, out, exams, results, {name: round(s, 3) for name, s in seconds.items()})
-        report = replace(report, notes=tuple(dict.fromkeys(notes)))
+        published = Path(report.out)
+        report = filing.kept(replace(report, notes=tuple(dict.fromkeys(notes))), published)
         if decided.cells:
             (stage / PLAN_NAME).write_bytes(encode(decided))
         _picture(stage / "proof.png", exams[0], proofs)
         (stage / REPORT_NAME).write_bytes(encode(report))
         _page(stage, report)
-        published = Path(report.out)
         bundles.claim(published, force=request.force or published != out)  # another export may have come first
         bundles.publish(stage, published)
     return report
@@ -76,9 +78,9 @@ def export(request: ExportRequest) -> Report:
 
 def exit_code(report: Report) -> int:
     """0, or that of a failed parity; ``require_proof`` counts ``not run`` as failed, ``require_device`` also a verdict
-    that a stand-in gave."""
+    that a stand-in gave. What devices measured before is no part of this export."""
     bad = {"failed", "not run"} if report.request.require_proof else {"failed"}
-    binding = [r for r in report.results if binds(r)]
+    binding = [r for r in report.results if binds(r) and not by_device(r)]
     failed = any(r.verdict in bad for r in binding)
     absent = report.request.require_device and any(r.device_verdict != "passed" for r in binding)
     return ParityFailed.exit_code if failed or absent else OK

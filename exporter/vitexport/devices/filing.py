@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from vitexport.bundle import whole
 from vitexport.contract import Report, Result
 from vitexport.errors import BadRequest
 from vitexport.manifest import MANIFEST_NAME, REPORT_NAME
-from vitexport.reports.file import read_report, with_results, write_report
+from vitexport.reports.file import by_device, read_report, with_results, write_report
 
 Join = Callable[[Report, Sequence[Result]], Report]
 
@@ -45,6 +46,30 @@ def filed(results: Sequence[Result], home: Path, join: Join = with_results) -> t
         return True, f"Filed in {file(results, home, join)}."
     except BadRequest as error:
         return False, f"Not filed: {error}"
+
+
+def kept(made: Report, before: Path) -> Report:
+    """``made`` with what devices measured of these very files, byte for byte, out of the report in the folder that it
+    replaces; a note says how much was kept, and how much was not for it ran other files."""
+    try:
+        old = read_report(before)
+    except BadRequest:
+        if not (path := before / REPORT_NAME).is_file():
+            return made
+        note = f"'{path}' was not a report this version reads: what devices measured before, if anything, was dropped"
+        return replace(made, notes=(*made.notes, note))
+    measured = [result for result in old.results if by_device(result)]
+    same = [result for result in measured if _is_of(made, result)]
+    notes = [
+        *_counted(len(same), "kept: what was exported is what they ran, byte for byte"),
+        *_counted(len(measured) - len(same), "dropped: they ran other files. Let the devices measure this export"),
+    ]
+    return replace(with_results(made, same), notes=(*made.notes, *notes))
+
+
+def _counted(count: int, outcome: str) -> Iterator[str]:
+    if count:
+        yield f"{count} result{'' if count == 1 else 's'} of devices {outcome}"
 
 
 def _is_of(report: Report, result: Result) -> bool:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from vitexport.contract import Measurement, Parity, Report, Result
 from vitexport.reports.cells import Shown, counted, shown
+from vitexport.reports.file import by_device
 
 #: Wide enough for every column. A narrower terminal breaks the rows in two; rich would cut figures and verdicts off.
 _WIDTH = 132
@@ -41,7 +42,7 @@ def render(results: Sequence[Result], file: IO[str] | None = None) -> None:
 def summary(report: Report, command: str = "vitexport") -> str:
     """The closing lines: where it is, and what to type next. ``command`` is how this program was called."""
     out = Path(report.out)
-    verdicts = {result.verdict for result in report.results}
+    verdicts = {result.verdict for result in report.results if not by_device(result)}
     lines = [f"{counted(report)}. Everything is in {out}/ (report.html, report.json, proof.png)."]
     if "failed" in verdicts:
         lines.append("The bundle failed its proof: it is kept apart, under that name, for you to look at.")
