@@ -125,6 +125,27 @@ def test_latency_is_compared_on_one_device_in_one_runtime_alone_and_else_says_so
     assert "✅ nothing became worse; latency of 1 cell was not compared" in said
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        (
+            {"os": "Darwin 24.1.0 arm64"},
+            {"os": "Linux 6.8.0 x86_64"},
+            "another operating system: Darwin arm64, then Lin",
+        ),
+        ({"cores": "4"}, {"cores": "2"}, "another number of cores: 4, then 2"),
+        ({"os": "Android 15"}, {"os": "Android 16"}, "another operating system: Android 15, then Android 16"),
+        ({"os": "Linux 6.8.0-45-generic x86_64"}, {"os": "Linux 6.11.0-1-azure x86_64"}, ""),
+        ({}, {"os": "Linux 6.8.0 x86_64", "cores": "2"}, ""),
+    ],
+)
+def test_a_device_is_its_system_and_its_cores_too(old: dict[str, str], new: dict[str, str], why: str) -> None:
+    made = compared(latency(FP16, facts=old), latency(slower(FP16, 9), facts=new))
+    (check,) = (c for cell in made.cells if cell.precision == "fp16" for c in cell.checks if c.figure == "latency")
+    assert check.verdict == ("not run" if why else "failed")
+    assert check.reason.startswith(why)
+
+
 def test_a_stand_ins_times_are_nobodys() -> None:
     emulated = written.emulated(FP16)
     made = compared(emulated, latency(emulated, median_ms=1e6))

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from vitexport import torchvision_schemas
+from vitexport import host, torchvision_schemas
 from vitexport.contract import Placement, Session
 from vitexport.errors import LoweringFailed, MissingToolchain, RuntimeUnavailable
 from vitexport_targets.tflite.gpu_operators import gpu_operators
@@ -178,7 +178,7 @@ def vit(convert: Callable[..., Case]) -> Case:
 def test_wasm_agrees_with_pytorch_and_names_the_cpu_and_its_threads(conv: Case) -> None:
     with conv.open("wasm") as session:
         assert conv.drift(session.run(conv.pixel_values).outputs) < 1e-4
-        assert session.device.name.startswith("CPU (WebAssembly, ")
+        assert session.device.name.startswith(f"{host.cpu_name()} (WebAssembly, ")
         assert session.device.runtime.startswith(f"LiteRT.js {VERSION} (threaded) in Chromium ")
         assert session.device.provider == "wasm"
         assert not session.device.software

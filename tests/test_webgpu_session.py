@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 import web_bundles
-from vitexport import toolchain
+from vitexport import host, toolchain
 from vitexport.bundle import read_golden
 from vitexport.contract import Bundle
 from vitexport.errors import BadRequest, MissingToolchain, RuntimeUnavailable
@@ -83,7 +83,7 @@ def test_without_an_adapter_webgpu_is_unavailable_and_wasm_runs(
 
 def test_wasm_names_the_cpu_and_its_threads(bundle: Bundle) -> None:
     with TARGET.open(bundle, "fp32", "wasm") as session:
-        assert session.device.name.startswith("CPU (WebAssembly, ")
+        assert session.device.name.startswith(f"{host.cpu_name()} (WebAssembly, ")
         assert not session.device.software
         assert session.placement is not None
         assert session.placement.nodes.keys() == {"CPUExecutionProvider"}

@@ -128,7 +128,7 @@ def every_kind() -> tuple[Result, ...]:
         failed(result("onnx", "w4"), "noise is 0.7, and 0.5 passes"),
         emulated(result("webgpu", "fp32", "webgpu", placement=fell_back)),
         unrun(result("webgpu", "fp16", "webgpu"), "adapter has no shader-f16"),
-        result("webgpu", "fp16", "wasm", latency=measured(55.0, "CPU (WebAssembly, 1 thread)", "in a browser")),
+        result("webgpu", "fp16", "wasm", latency=measured(55.0, "A processor (WebAssembly, 1 thread)", "in a browser")),
         *(evaluated(result("coreml", precision, "evaluator")) for precision in ("fp16", "w8")),
         result("tflite", "fp32", "interpreter"),
         result("tflite", "w8a8", "interpreter", latency=replace(measured(22.0), warning="runs spread by 40 %")),

@@ -151,13 +151,14 @@ def checked(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def describe_device(opened: dict[str, Any], chromium_version: str) -> Device:
-    """``opened``: a page's ``runtime``, ``build``, ``provider``, ``threads`` and ``adapter`` (None on WebAssembly)."""
+    """This host, as its own browser has it. ``opened``: a page's ``runtime``, ``build``, ``provider``, ``threads`` and
+    ``adapter`` (None on WebAssembly)."""
     runtime = f"{opened['runtime']} ({opened['build']}) in Chromium {chromium_version}"
     adapter = opened["adapter"]
     if adapter is None:
         threads = f"{opened['threads']} thread{'s' if opened['threads'] != 1 else ''}"
         facts = host.facts() | {"threads": str(opened["threads"])}
-        return Device(f"CPU (WebAssembly, {threads})", runtime, opened["provider"], facts=facts)
+        return Device(f"{host.cpu_name()} (WebAssembly, {threads})", runtime, opened["provider"], facts=facts)
     parts = (adapter["description"] or adapter["device"], adapter["vendor"], adapter["architecture"])
     name = " ".join(dict.fromkeys(part for part in parts if part)) or "unnamed adapter"
     facts = host.facts() | {"shader-f16": "yes" if "shader-f16" in adapter["features"] else "no"}

@@ -283,11 +283,23 @@ def _elsewhere(old: Row, new: Row) -> str:
     then, now = old.result.latency, new.result.latency
     if stand_in := old.stand_in or new.stand_in:
         return f"no device's times ({stand_in})"
+    both = then.facts.keys() & now.facts.keys()  # older reports have fewer
+    facts = (("os", "operating system"), ("cores", "number of cores"))
     return _another(
         ("device", then.device, now.device),
+        *((what, _system(then.facts[fact]), _system(now.facts[fact])) for fact, what in facts if fact in both),
         ("runtime", then.runtime, now.runtime),
         ("provider", then.provider, now.provider),
     )
+
+
+def _system(told: str) -> str:
+    """``Linux x86_64`` of :mod:`vitexport.host`'s ``Linux 6.8.0-45-generic x86_64``: a kernel's patch makes no other
+    machine, and CI's runners get one every few weeks. What a phone says (``Android 16``) stays as it is."""
+    match told.split():
+        case [("Linux" | "Darwin" | "Windows") as name, _, machine]:
+            return f"{name} {machine}"
+    return told
 
 
 def _otherwise(old: Row, new: Row) -> str:
