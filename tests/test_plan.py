@@ -227,6 +227,21 @@ def test_fewer_bits_that_are_slower_on_a_device_are_told_of_and_a_software_adapt
     fast, slow = (replace(r, latency=written.measured(ms)) for r, ms in zip(pair, (10.0, 13.0), strict=True))
     (said,) = not_worth_it((fast, slow))
     assert said.startswith("webgpu w8 on webgpu takes 1.30 times as long as fp16 at 224x224")
+    assert "(13.0 against 10.0 ms, at least 1.23 times by what the runs tell): prefer fp16" in said
     assert not list(not_worth_it((fast, replace(slow, latency=written.measured(10.4)))))
     emulated = [replace(r, latency=replace(r.latency, device=f"x ({SOFTWARE_ADAPTER})")) for r in (fast, slow)]
     assert not list(not_worth_it(emulated))
+
+
+def test_two_noisy_medians_are_no_advice():
+    pair = written.result("onnx", "fp32"), written.result("onnx", "w8")
+    times = tuple(10.0 + ms for ms in range(30))
+    fast, slow = (
+        replace(r, latency=replace(r.latency, times_ms=tuple(f * ms for ms in times), median_ms=f * 24.5))
+        for r, f in zip(pair, (1.0, 1.61), strict=True)
+    )
+    assert not list(not_worth_it((fast, slow)))
+    few = replace(slow, latency=replace(slow.latency, times_ms=(500.0,) * 5, median_ms=500.0))
+    assert not list(not_worth_it((fast, few)))
+    far = replace(slow, latency=replace(slow.latency, times_ms=tuple(10 * ms for ms in times), median_ms=245.0))
+    assert len(list(not_worth_it((fast, far)))) == 1

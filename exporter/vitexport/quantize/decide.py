@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from vitexport import spread
 from vitexport.bench import SOFTWARE_ADAPTER
 from vitexport.contract import Exam, ExportRequest, Result, Target
 from vitexport.quantize import search
@@ -14,7 +15,7 @@ from vitexport.quantize.plan import Cell, Plan, read, spared
 #: Names that a sentence can hold.
 _SHOWN = 3
 
-#: Medians of runs on a machine that does other things, too, differ by a few hundredths.
+#: Medians of runs on a machine that does other things, too, differ by a few hundredths more than their runs tell.
 _CLEARLY = 1.05
 
 
@@ -72,15 +73,24 @@ def _named(cell: Cell) -> str:
 
 def not_worth_it(results: Sequence[Result]) -> Iterator[str]:
     """A sentence for each precision in fewer bits that a runtime is slower in than in floats: fp16 where it was
-    exported as well, else fp32."""
+    exported as well, else fp32. Two noisy medians are no advice: their intervals must lie ``_CLEARLY`` apart."""
     devices = [result for result in results if SOFTWARE_ADAPTER not in result.latency.device]
-    timed = {(r.target, r.size, r.provider, r.precision): r.latency.median_ms for r in devices if r.latency.median_ms}
-    for (target, size, provider, precision), ms in timed.items():
+    timed = {
+        (r.target, r.size, r.provider, r.precision): (ms, r.latency.times_ms)
+        for r in devices
+        if (ms := r.latency.median_ms)
+    }
+    for (target, size, provider, precision), (ms, times) in timed.items():
         floats = [(p, timed.get((target, size, provider, p))) for p in ("fp16", "fp32")]
         known = next(((p, other) for p, other in floats if other), None)
-        if precision in ("fp16", "fp32") or known is None or ms <= _CLEARLY * known[1]:
+        if precision in ("fp16", "fp32") or known is None:
+            continue
+        name, (others_ms, others_times) = known
+        apart = spread.of_ratio(times, others_times)
+        if apart is None or apart.low <= _CLEARLY:
             continue
         yield (
-            f"{target} {precision} on {provider} takes {ms / known[1]:.2f} times as long as {known[0]} at {size} "
-            f"({ms:.1f} against {known[1]:.1f} ms): prefer {known[0]} there unless it is the bytes that count"
+            f"{target} {precision} on {provider} takes {ms / others_ms:.2f} times as long as {name} at {size} "
+            f"({ms:.1f} against {others_ms:.1f} ms, at least {apart.low:.2f} times by what the runs tell): "
+            f"prefer {name} there unless it is the bytes that count"
         )
