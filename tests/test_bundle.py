@@ -264,6 +264,16 @@ def test_a_manifest_that_cannot_be_read_is_said_in_a_sentence(tmp_path: Path, te
         read_bundle(tmp_path)
 
 
+def test_a_manifest_of_another_version_is_said_to_be_one(tmp_path: Path):
+    write(tmp_path, "manifest.json", '{"rungs": 3, "schema_version": 2}')
+    with pytest.raises(BadRequest) as said:
+        read_bundle(tmp_path)
+    assert str(said.value) == (
+        f"'{tmp_path / 'manifest.json'}' is not a manifest this version reads (another version of vitexport wrote it: "
+        "its schema_version is 2, and this one reads 1). Export the model again."
+    )
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [

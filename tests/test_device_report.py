@@ -258,7 +258,11 @@ def changed(key: str, value: Any) -> Callable[[DeviceReport], Any]:
             lambda r: msgspec.to_builtins(r) | {"cells": msgspec.to_builtins(r)["cells"] * (MOST_CELLS + 1)},
             "it has 513 cells",
         ),
-        (changed("schema_version", 2), "it is not in the form of one (Invalid enum value 2"),
+        (
+            changed("schema_version", 2),
+            "another version of vitexport wrote it: its schema_version is 2, and this one reads 1",
+        ),
+        (changed("schema_version", "2"), "Expected `int`, got `str` - at `$.schema_version`"),
         (changed("device.name", " "), "it does not name the device and its runtime"),
         (changed("device", "iPhone"), "Expected `object`, got `str` - at `$.device`"),
         (changed("cells.0.parity.images", -1), "Expected `int` >= 0 - at `$.cells[0].parity.images`"),
@@ -275,6 +279,15 @@ def test_what_is_not_in_the_form_of_a_report_is_refused(bundle: Bundle, change: 
     with pytest.raises(BadRequest) as refusal:
         accept(msgspec.json.encode(change(measured(bundle))), [bundle])
     assert said in str(refusal.value)
+
+
+def test_an_exports_own_report_is_told_from_a_devices(exported: Path, bundle: Bundle):
+    with pytest.raises(BadRequest) as refusal:
+        accept((exported / "report.json").read_bytes(), [bundle])
+    assert str(refusal.value) == (
+        "This is an export's own report.json, and no device's. Name the JSON file that a device wrote, such as the one "
+        "of a Core ML bundle's Swift package; for a browser's, run vitexport bench --device browser."
+    )
 
 
 def raw_texts(bundle: Bundle) -> Iterator[tuple[str, bytes, str]]:

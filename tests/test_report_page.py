@@ -197,7 +197,10 @@ def test_an_export_leaves_it_and_the_command_writes_it_again_with_what_diff_foun
         (None, "has no report.json. Name the folder that vitexport wrote"),
         (b"{}", "is not a report this version reads"),
         (b"\xff\xfe", "is not a report this version reads"),
-        (b'{"schema_version": 2}', "is not a report this version reads"),
+        (
+            b'{"schema_version": 2}',
+            "this version reads (another version of vitexport wrote it: its schema_version is 2, and",
+        ),
     ],
 )
 def test_what_is_no_report_is_said(tmp_path: Path, put: bytes | None, says: str) -> None:

@@ -144,7 +144,8 @@ def test_each_number_of_threads_is_timed_and_stated(folder: Path) -> None:
     [
         (("--threads", "0"), "--threads '0' is no list of whole numbers from 1 to 1024, such as 1,2,4."),
         (("--threads", "two"), "--threads 'two' is no list"),
-        (("--sustained", "0"), "--sustained 0 is no number of minutes up to 120."),
+        (("--sustained", "0"), "--sustained 0 is no number of minutes up to 120. Give one, such as 10."),
+        (("--sustained", "nan"), "--sustained nan is no number of minutes up to 120. Give one, such as 10."),
         (("--sustained", "1", "--vs", "x"), "--sustained means nothing beside --vs"),
         (("--vs-precision", "fp16"), "--vs-precision means nothing without --vs."),
         (("--precision", "w4"), "has no such cell. It has fp32 on cpu. Name one of these, or none."),

@@ -36,11 +36,32 @@ def decode(data: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.MsgspecError as error:
-        raise Malformed(str(error)) from error
+        raise Malformed(_others_version(data, kind) or str(error)) from error
     except UnicodeError as error:
         raise Malformed("it is not UTF-8") from error
     except RecursionError:
         raise Malformed("it is nested too deeply") from None
+
+
+class _Versioned(msgspec.Struct):
+    """Whatever else there is in a file, of any version."""
+
+    schema_version: int
+
+
+def _others_version(data: bytes, kind: type) -> str:
+    """What to say of a file that is as it should be, for another version than this; else empty."""
+    if "schema_version" not in getattr(kind, "__dataclass_fields__", ()):
+        return ""
+    try:
+        version = msgspec.json.decode(data, type=_Versioned).schema_version
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return ""
+    if version == SCHEMA_VERSION:
+        return ""
+    return (
+        f"another version of vitexport wrote it: its schema_version is {version}, and this one reads {SCHEMA_VERSION}"
+    )
 
 
 def metadata(source: SourceModel) -> dict[str, str]:

@@ -103,7 +103,9 @@ def _threads(text: str | None) -> tuple[int, ...]:
 
 def _seconds(minutes: float | None) -> float | None:
     if minutes is not None and not 0 < minutes <= LONGEST_SUSTAINED:
-        raise BadRequest(f"--sustained {minutes:g} is no number of minutes up to {LONGEST_SUSTAINED:g}.")
+        raise BadRequest(
+            f"--sustained {minutes:g} is no number of minutes up to {LONGEST_SUSTAINED:g}. Give one, such as 10."
+        )
     return None if minutes is None else minutes * 60
 
 
@@ -184,10 +186,11 @@ def _on_devices(asked: argparse.Namespace) -> int:
 
     for option in ("vs", "threads"):
         if getattr(asked, option) is not None:
-            raise BadRequest(f"--{option} means nothing to --device browser. Leave one of them out.")
+            raise BadRequest(f"--{option} means nothing to --device browser. Leave it out.")
     timeout_s = browser.TIMEOUT_S if asked.timeout is None else asked.timeout
     if not 0 < timeout_s <= browser.LONGEST_TIMEOUT_S:
-        raise BadRequest(f"--timeout {timeout_s:g} is no number of seconds up to {browser.LONGEST_TIMEOUT_S:g}.")
+        most = f"{browser.LONGEST_TIMEOUT_S:g}"
+        raise BadRequest(f"--timeout {timeout_s:g} is no number of seconds up to {most}. Give one, such as 900.")
     names = _names(asked, browser.MOST_DEVICES)
     sustained_s = _seconds(asked.sustained)
     wait = browser.Wait(Path(asked.directory), asked.lan, asked.port or 0, timeout_s, names, sustained_s)

@@ -28,11 +28,12 @@ from vitexport.contract import (
     DeviceReport,
     Measurement,
     Parity,
+    Report,
     Result,
     Variant,
 )
 from vitexport.errors import BadRequest, did_you_mean
-from vitexport.manifest import MANIFEST_NAME, Malformed, decode
+from vitexport.manifest import MANIFEST_NAME, REPORT_NAME, Malformed, decode
 
 #: Seven precisions of five sizes on four providers, each with a thousand times of 20 characters, are 2.8 MB.
 LARGEST_BYTES = 4 * 2**20
@@ -107,7 +108,21 @@ def _decoded(raw: bytes) -> DeviceReport:
     try:
         return decode(raw, DeviceReport)
     except Malformed as error:
+        if _is_an_exports(raw):
+            raise BadRequest(
+                f"This is an export's own {REPORT_NAME}, and no device's. Name the JSON file that a device wrote, "
+                "such as the one of a Core ML bundle's Swift package; for a browser's, run vitexport bench --device "
+                "browser."
+            ) from None
         raise _refused(f"it is not in the form of one ({error})") from error
+
+
+def _is_an_exports(raw: bytes) -> bool:
+    try:
+        decode(raw, Report)
+    except Malformed:
+        return False
+    return True
 
 
 def _bounded(report: DeviceReport) -> DeviceReport:
