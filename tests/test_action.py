@@ -57,7 +57,8 @@ class Job:
         defaults = {name: str(given.get("default", "")) for name, given in ACTION["inputs"].items()}
         self.inputs = {**defaults, "token": "t0ken", **self.inputs}
         self.github = {"action_path": str(self.folder), "repository": "me/net", "event_name": "pull_request",
-                       "event.pull_request.number": "7", **self.github}  # fmt: skip
+                       "event.pull_request.number": "7", "server_url": "https://github.com", "run_id": "99",
+                       **self.github}  # fmt: skip
 
     def value(self, expression: str) -> str:
         """Of ``${{ expression }}``."""
@@ -123,7 +124,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def exported_job(folder: Path, exported: Path, inputs: dict[str, str] | None = None, **more: Any) -> Job:
     """As the export step leaves it."""
-    job = Job(folder, inputs or {}, **more)
+    job = Job(folder, {"model": "m", **(inputs or {})}, **more)
     shutil.copytree(exported, folder / "made")
     job.outputs["export"] = {"code": "0", "home": "made", "report": "made/report.json"}
     return job
@@ -144,6 +145,9 @@ def test_it_is_an_action_that_github_takes() -> None:
         assert given["description"]
         assert ("default" in given) != given.get("required", False)
     for step in STEPS.values():
+        if "uses" in step:
+            assert step["uses"] == "actions/upload-artifact@v4"
+            continue
         assert step["shell"] == "bash"
         assert "${{" not in step["run"], "an input's text must never be a script's"
         assert subprocess.run(["bash", "-n"], input=step["run"], text=True, check=False).returncode == 0
@@ -153,21 +157,71 @@ def test_it_is_an_action_that_github_takes() -> None:
     assert {m[1] for e in spelt if (m := re.match(r"inputs\.(\w+)$", e))} == set(ACTION["inputs"]) - {
         "install",
         "comment",
+        "artifact",
     }
 
 
 def test_without_a_baseline_the_table_is_in_the_summary_and_in_a_new_comment(tmp_path: Path, exported: Path) -> None:
     job = exported_job(tmp_path, exported)
     assert job.run("Compare and write the table").returncode == 0
-    assert job.summary.startswith("<!-- vitexport -->\n### models.py:tiny: ✅ passed")
+    mark, _, rest = job.summary.partition("\n")
+    assert re.fullmatch(r"<!-- vitexport: m-exports-model-\d+ -->", mark)
+    assert rest.startswith("### models.py:tiny: ✅ passed")
     assert "Beside the last export" not in job.summary
     assert job.run("Comment").returncode == 0
     looked, wrote = job.calls
     assert looked["words"][:3] == ["api", "--paginate", "repos/me/net/issues/7/comments"]
+    assert looked["words"][4] == f'.[] | select(.body | startswith("{mark}")) | .id'
     assert wrote["words"][:4] == ["api", "--method", "POST", "repos/me/net/issues/7/comments"]
     assert wrote["body"] == job.summary
     assert job.run("Judge").returncode == 0
     assert job.outputs["judge"] == {"verdict": "passed"}
+
+
+def test_each_use_has_a_comment_of_its_own_whatever_it_is_called(tmp_path: Path, exported: Path) -> None:
+    marks = []
+    for number, inputs in enumerate(
+        ({"id": "tiny"}, {"model": "n"}, {"out": "there"}, {"id": 'a"--> $(ls)'}, {"id": "ä"})
+    ):
+        (folder := tmp_path / str(number)).mkdir()
+        job = exported_job(folder, exported, inputs)
+        assert job.run("Compare and write the table").returncode == 0
+        marks.append(job.outputs["table"]["mark"])
+        assert marks[-1] == f"<!-- vitexport: {job.outputs['table']['id']} -->"
+        assert re.fullmatch(r"[A-Za-z0-9._]*(-[A-Za-z0-9._]*)*", job.outputs["table"]["id"])
+        assert "--" not in job.outputs["table"]["id"]
+    assert marks[0] == "<!-- vitexport: tiny -->"
+    assert len(set(marks)) == len(marks)
+
+
+def test_a_comment_is_cut_below_what_github_takes_and_says_where_the_whole_is(tmp_path: Path, exported: Path) -> None:
+    job = exported_job(tmp_path, exported)
+    assert job.run("Compare and write the table").returncode == 0
+    job.outputs["keep"] = {"artifact-url": "https://github.com/me/net/artifacts/1"}
+    table = tmp_path / job.outputs["table"]["table"]
+    fold = "<details>\n<summary>Many</summary>\n\n" + "| ⬜ | a row |\n" * 8000 + "\n</details>\n"
+    table.write_text(table.read_text() + fold)
+    assert job.run("Comment").returncode == 0
+    body = job.calls[1]["body"]
+    assert 60_000 < len(body) < 65_536
+    assert body.startswith(f"{job.outputs['table']['mark']}\n### models.py:tiny")
+    assert body.count("<details>") == body.count("</details>")
+    assert (
+        "| ⬜ | a row |\n\n</details>\n\nCut here: the whole is in [the summary of the run](https://github.com/me/net"
+        in body
+    )
+    assert body.endswith("/actions/runs/99).\n\n[report.html](https://github.com/me/net/artifacts/1) of this run.\n")
+
+
+def test_the_report_is_kept_as_an_artifact_where_that_is_wanted(tmp_path: Path) -> None:
+    job, step = Job(tmp_path, {}), STEPS["Keep the report"]
+    assert job.wanted(step)
+    assert step["continue-on-error"] is True
+    job.outputs = {"export": {"home": "made", "report": "made/report.json"}, "table": {"id": "tiny"}}
+    given = {k: re.sub(r"\$\{\{(.*?)\}\}", lambda m: job.value(m[1]), str(v)) for k, v in step["with"].items()}
+    assert (given["name"], given["path"].split()) == ("vitexport-tiny", ["made/report.html", "made/report.json"])
+    job.inputs["artifact"] = "false"
+    assert not job.wanted(step)
 
 
 def test_a_regression_is_told_and_fails_the_job_at_the_end(tmp_path: Path, exported: Path) -> None:
