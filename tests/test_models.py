@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from conftest import Command
+from test_bad_input import expect
 from vitexport import models, photos, torchvision_schemas
 from vitexport.contract import ExportRequest, Preprocessing, Size
 from vitexport.errors import BadRequest
@@ -91,6 +93,50 @@ def test_a_folder_named_like_a_preset_does_not_take_its_place(tmp_path: Path, mo
     (tmp_path / "vit_tiny" / "config.json").write_text("{}")
     monkeypatch.chdir(tmp_path)
     assert models._family_of("vit_tiny").name == "timm"
+
+
+def test_nor_does_a_folder_named_like_an_architecture_of_timms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("resnet18", "resnet18.a1_in1k", "convnext_base_in22k"):  # the last was renamed long ago
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path)
+        assert models._family_of(name).name == "timm"
+
+
+def test_timms_sources_spell_every_name_that_its_registry_has() -> None:
+    assert {name.partition(".")[0] for name in timm_family.names()} <= timm_family.spelled_in_sources()
+
+
+NOTHING = "is a folder without a bundle (manifest.json) or a checkpoint (config.json). Name one of"
+
+
+@pytest.mark.parametrize("arguments", [("inspect", "own", "--placement"), ("--model", "own")])
+def test_a_folder_that_holds_no_model_is_told_of(
+    vitexport: Command, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    (tmp_path / "own").mkdir()
+    expect(vitexport(*arguments), 2, f"'own' {NOTHING}")
+
+
+def test_no_toolchain_is_imported_to_tell_of_a_folder(tmp_path: Path) -> None:
+    code = (
+        "import sys; from vitexport.anatomy import inspect; from vitexport.errors import BadRequest\n"
+        f"try: inspect({str(tmp_path)!r})\n"
+        "except BadRequest as refused: print(refused)\n"
+        "print({'timm', 'torch'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"'{tmp_path}' {NOTHING}")
+    assert done.stdout.endswith("set()\n")
+
+
+def test_an_export_is_no_model_and_the_commands_that_take_it_are_named(tmp_path: Path) -> None:
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web" / "manifest.json").write_text("{}")
+    with pytest.raises(BadRequest) as refused:
+        models._family_of(str(tmp_path))
+    assert str(refused.value).startswith(
+        f"'{tmp_path}' is an export, not a model: `vitexport check` and `vitexport inspect --placement` take it. Name"
+    )
 
 
 # -------------------------------------------------------------------------------------------------------------- timm

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from vitexport.contract import Preprocessing, Size
+from vitexport import models
+from vitexport.contract import ExportRequest, Preprocessing, Size
 from vitexport.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class Anatomy:
 def inspect(model: str, sizes: Sequence[Size] = (), frames: int | None = None) -> tuple[Anatomy, ...]:
     """``model`` at each of ``sizes`` (none: its own), in that order; a video network on clips of ``frames`` (None: its
     own number). Raises ``BadRequest`` as an export would."""
+    models.family_of(ExportRequest(model=model, frames=frames))  # what is no model is refused before torch is imported
     from vitexport.anatomy.skeleton import skeleton
 
     return tuple(_dissect(model, skeleton(model, size, frames)) for size in dict.fromkeys(sizes or (None,)))

@@ -8,10 +8,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from vitexport.contract import ExportRequest
 from vitexport.errors import BadRequest, did_you_mean
+from vitexport.manifest import holds_bundles
 from vitexport.models import video, weights
 
 if TYPE_CHECKING:
@@ -44,6 +46,9 @@ OPTIONS = {
     "frames": "--frames",
     "frame_stride": "--frame-stride",
 }
+
+#: What a model is called.
+_NAMES = "Name one of `vitexport models`, any timm model, hf:ORG/NAME, a checkpoint folder, or path/to/file.py:factory."
 
 
 @cache
@@ -85,10 +90,15 @@ def _family_of(model: str) -> Family:
     for family in _families():
         if family.claims(model):
             return family
+    if model and Path(model).is_dir():
+        raise BadRequest(f"{_no_model_in(model)} {_NAMES}")
     from vitexport.models import timm  # its names are loaded by now: it was asked last
 
     known = [*presets(), *timm.names()]
-    raise BadRequest(
-        f"Unknown model '{model}'.{did_you_mean(model, known)} Name one of `vitexport models`, any timm model, "
-        "hf:ORG/NAME, a checkpoint folder, or path/to/file.py:factory."
-    )
+    raise BadRequest(f"Unknown model '{model}'.{did_you_mean(model, known)} {_NAMES}")
+
+
+def _no_model_in(folder: str) -> str:
+    if holds_bundles(Path(folder)):
+        return f"'{folder}' is an export, not a model: `vitexport check` and `vitexport inspect --placement` take it."
+    return f"'{folder}' is a folder without a bundle (manifest.json) or a checkpoint (config.json)."

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from vitexport.contract import ExportRequest, Preprocessing, Size, Task
@@ -52,7 +56,11 @@ class Timm:
     presets: Mapping[str, str] = {name: preset.summary for name, preset in PRESETS.items()}
 
     def claims(self, model: str) -> bool:
-        return model in PRESETS or import_timm().is_model(model)
+        if model in PRESETS:
+            return True
+        if Path(model).is_dir() and model.partition(".")[0] not in spelled_in_sources():
+            return False
+        return bool(import_timm().is_model(model))
 
     def build(self, request: ExportRequest) -> Network:
         preset = PRESETS.get(request.model, Preset(request.model, ""))
@@ -94,6 +102,19 @@ FAMILY = Timm()
 def names() -> list[str]:
     """Every architecture of timm."""
     return list(import_timm().list_models())
+
+
+@cache
+def spelled_in_sources() -> frozenset[str]:
+    """What timm's sources may name an architecture, without tags: the registry knows, and takes 5 s to import. Each is
+    a function of its name, or the key of one that was renamed."""
+    found = find_spec("timm")
+    folders = (Path(folder) / "models" for folder in (found and found.submodule_search_locations) or ())
+    sources = (file.read_text("utf-8") for folder in folders for file in folder.rglob("*.py"))
+    return frozenset(name or key for source in sources for name, key in _SPELLED.findall(source))
+
+
+_SPELLED = re.compile(r"^def (\w+)\(|['\"](\w+)['\"]\s*:", re.MULTILINE)
 
 
 def _settle(
