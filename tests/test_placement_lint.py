@@ -350,10 +350,11 @@ def test_the_command_names_operation_layer_and_rewrite(vitexport: Command, tmp_p
     done = vitexport("inspect", planted(tmp_path), "--placement", "--precision", "fp32")
     assert done.returncode == 0, done.stderr
     words = " ".join(done.stdout.split())
-    assert "webgpu fp32 1 of 4 operations are not taken by WebGPU" in words
+    assert ", webgpu fp32: 1 of 4 operations is not taken by WebGPU " in words
     assert "1 Attention has no kernel" in words
     assert "Export at opset 20" in words
     assert f"by kernels that onnxruntime-web {ort_web.VERSION} says it has" in words
+    assert "of the nodes that it places; some it fuses later into fewer" in words
 
 
 def test_the_commands_json_holds_every_finding(vitexport: Command, tmp_path: Path) -> None:
@@ -398,6 +399,12 @@ def test_alike_findings_share_a_row() -> None:
     assert "12 of 368 operations are not taken by WebGPU" in shown
     assert "blocks.0.attn, blocks.1.attn, blocks.2.attn and 9 more" in shown
     assert shown.count("Export at opset 20.") == 1
+
+
+def test_a_headline_tells_one_from_many() -> None:
+    shown = rendered([Finding("Cast (a)", "", "takes no int64", "Compute it in int32.")])
+    assert shown.startswith("vit_tiny 224x224, webgpu fp32: 1 of 368 operations is not taken by WebGPU ")
+    assert rendered([]).startswith("vit_tiny 224x224, webgpu fp32: WebGPU takes all 368 operations ")
 
 
 def rendered(findings: Sequence[Finding]) -> str:

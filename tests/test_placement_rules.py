@@ -65,7 +65,17 @@ def test_the_gpu_delegates_limits(kind: str, given: Tensor, why: str) -> None:
 def test_the_neural_engines_rules(kind: str, made: ValueType, why: str) -> None:
     operation = Operation(kind, {"x": ("x",)}, (Named("y", made),))
     function = Function("main", "CoreML7", (Named("x", ValueType("float16", (1, 4))),), (operation,), ("y",))
-    found = neural_engine.examine(function)
+    found = neural_engine.examine(function, "fp32")
     assert [finding.why for finding in found] == ([why] if why else [])
     if found:
         assert (found[0].operation, found[0].layer) == (f"{kind} (y)", "y")
+
+
+@pytest.mark.parametrize(
+    ("precision", "rewrite"), [("fp32", "Ship fp16."), ("fp16", "Leave it: "), ("w8", "Leave it: ")]
+)
+def test_what_a_package_is_already_is_not_what_is_advised(precision: str, rewrite: str) -> None:
+    scaled = Operation("mul", {"x": ("x",)}, (Named("y", ValueType("float32", (1, 3, 8, 8))),))
+    function = Function("main", "CoreML7", (Named("x", ValueType("float32", (1, 3, 8, 8))),), (scaled,), ("y",))
+    (found,) = neural_engine.examine(function, precision)
+    assert found.rewrite.startswith(rewrite)

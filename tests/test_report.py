@@ -6,7 +6,8 @@ from io import StringIO
 
 import pytest
 
-from vitexport.contract import FileEntry, Measurement, Parity, Result, Size
+import written_reports
+from vitexport.contract import FileEntry, Measurement, Parity, Placement, Result, Size
 from vitexport.reports.table import render
 
 
@@ -29,3 +30,18 @@ def test_no_figure_is_cut_off_however_narrow_the_terminal(
     for figure in ("1024x2048", "123,456,789", "1.2e-03", "61.5", "0.9876", "1,234.5", "98.7", "failed", "a GPU"):
         assert figure in written.getvalue()
     assert "…" not in written.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("provider", "placement", "said"),
+    [
+        ("webgpu", Placement({"WebGpuExecutionProvider": 9, "CPUExecutionProvider": 1}, ("Cast (a)",)), "1 node fell"),
+        ("interpreter", Placement({"xnnpack": 9, "cpu": 2}, ("CAST (a)", "CAST (b)")), "2 nodes fell"),
+        ("webgpu", Placement({"webgpu": 69, "xnnpack": 52}, ("RESHAPE: rank 5",)), "52 nodes fell"),
+    ],
+)
+def test_nodes_that_fell_back_are_counted(provider: str, placement: Placement, said: str) -> None:
+    """LiteRT's GPU delegate names a kind once, however many it leaves."""
+    written = StringIO()
+    render([written_reports.result("webgpu", "fp32", provider, placement=placement)], written)
+    assert f"; {said} back to the CPU: {placement.fallback[0]}" in " ".join(written.getvalue().split())

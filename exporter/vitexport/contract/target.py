@@ -225,7 +225,7 @@ class Lint:
     accelerator: str
     """What the operations are to run on, as the target calls it."""
     basis: str
-    """Where the rules come from, and how far they are to be trusted."""
+    """Where the rules come from, how far they are to be trusted, and of what operations are counted."""
     operations: NonNegative
     """That the runtime has to place."""
     findings: tuple[Finding, ...]

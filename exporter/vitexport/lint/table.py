@@ -23,9 +23,11 @@ def render(found: Sequence[Linted], file: IO[str] | None = None) -> None:
     console = Console(file=file or sys.stdout, width=_WIDTH, highlight=False)
     for linted in found:
         lint = linted.lint
-        console.print(Text(f"{linted.model} {linted.size}: {linted.target} {linted.precision}", style="bold"), end=" ")
+        subject = f"{linted.model} {linted.size}, {linted.target} {linted.precision}:"
+        console.print(Text(subject, style="bold"), end=" ")
         taken = f"{lint.accelerator} takes all {lint.operations:,} operations"
-        left = f"{len(lint.findings):,} of {lint.operations:,} operations are not taken by {lint.accelerator}"
+        verb = "is" if len(lint.findings) == 1 else "are"
+        left = f"{len(lint.findings):,} of {lint.operations:,} operations {verb} not taken by {lint.accelerator}"
         console.print(left if lint.findings else taken, style="yellow" if lint.findings else "green", soft_wrap=True)
         if lint.findings:
             console.print(_table(lint.findings))

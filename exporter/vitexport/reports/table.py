@@ -109,9 +109,17 @@ def _device(result: Result) -> str:
     if not latency.device:
         absent = f"; device: {result.device_verdict} ({result.device_reason})" if result.device_reason else ""
         return f"{parity.runtime}{absent}{_people(parity)}{_gates(parity)}" if parity.runtime else ""
-    fallback = result.placement.fallback if result.placement else ()
-    left = f"; {len(fallback)} nodes fell back to the CPU: {', '.join(fallback[:3])}" if fallback else ""
-    return f"{_timed(latency)}{left}{_people(parity)}{_gates(parity)}"
+    return f"{_timed(latency)}{_fallen(result)}{_people(parity)}{_gates(parity)}"
+
+
+def _fallen(result: Result) -> str:
+    """How many nodes were left to the CPU, and the first of them."""
+    if not (result.placement and result.placement.fallback):
+        return ""
+    nodes, named = result.placement.nodes, result.placement.fallback
+    # LiteRT's GPU delegate names what it refuses once a kind, and nothing of what it cuts off.
+    count = sum(nodes.values()) - nodes["webgpu"] if "webgpu" in nodes else len(named)
+    return f"; {count:,} node{'' if count == 1 else 's'} fell back to the CPU: {', '.join(named[:3])}"
 
 
 def _timed(latency: Measurement) -> str:

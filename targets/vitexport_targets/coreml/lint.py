@@ -18,7 +18,16 @@ from vitexport_targets.coreml.package import read
 #: Of one side of a tensor: beyond it, what is known of the Neural Engine's textures ends.
 LARGEST_SIDE = 16_384
 
-_BASIS = "Apple's advice for the Neural Engine, not its word: where an operation runs only a device tells"
+_BASIS = (
+    "Apple's advice for the Neural Engine, not its word, of the program's operations but for constants: where one runs "
+    "only a device tells"
+)
+
+#: What is in float32 of a package that is not: a picture's scaling, and what float16 cannot hold.
+_KEPT = (
+    "Leave it: what float16 cannot hold, and a picture's scaling, stay float32 in every precision. --tensor-input has "
+    "no scaling."
+)
 
 
 def lint(bundle: Bundle, precision: str) -> Lint:
@@ -26,10 +35,11 @@ def lint(bundle: Bundle, precision: str) -> Lint:
     package = read(names.package(bundle, precision))
     function = package.functions[names.function(package, bundle.rung.size)]
     operations = [o for o in function.operations if not o.kind.startswith("const")]
-    return Lint("the Neural Engine", _BASIS, len(operations), examine(function))
+    return Lint("the Neural Engine", _BASIS, len(operations), examine(function, precision))
 
 
-def examine(function: Function) -> tuple[Finding, ...]:
+def examine(function: Function, precision: str) -> tuple[Finding, ...]:
+    """``precision`` is what the package was exported as."""
     types = {named.name: named.type for named in function.inputs}
     for operation in function.operations:
         types |= {output.name: output.type for output in operation.outputs}
@@ -37,13 +47,13 @@ def examine(function: Function) -> tuple[Finding, ...]:
     for operation in function.operations:
         if operation.kind.startswith("const"):
             continue
-        if found := _against(operation, types):
+        if found := _against(operation, types, precision):
             name = operation.outputs[0].name if operation.outputs else "-"
             findings.append(Finding(operation.name, name, *found))
     return tuple(findings)
 
 
-def _against(operation: Operation, types: Mapping[str, ValueType]) -> tuple[str, str] | None:
+def _against(operation: Operation, types: Mapping[str, ValueType], precision: str) -> tuple[str, str] | None:
     """Which rule it goes against and what would mend it; None where it keeps them all."""
     if operation.blocks:
         return "branches or repeats", "Write the layer without control flow."
@@ -65,8 +75,5 @@ def _against(operation: Operation, types: Mapping[str, ValueType]) -> tuple[str,
         if any(side is not None and side > LARGEST_SIDE for side in value.shape):
             return f"has a side of more than {LARGEST_SIDE:,} ({value})", "Export a smaller size, or split the tensor."
     if any(output.type.dtype == "float32" for output in operation.outputs) and operation.kind != "cast":
-        return (
-            "computes in float32",
-            "Ship fp16. What overflows and a picture's scaling stay wider there; --tensor-input has no scaling.",
-        )
+        return "computes in float32", "Ship fp16." if precision == "fp32" else _KEPT
     return None

@@ -58,7 +58,8 @@ def examine(path: Path) -> Lint:
         if why := known.why_not(call):
             named = f"{node.op_type} ({node.name})"
             findings.append(Finding(named, layers.of(node), why, _rewrite(known, call)))
-    return Lint("WebGPU", f"kernels that {known.runtime} says it has", len(nodes), tuple(findings))
+    basis = f"kernels that {known.runtime} says it has, of the nodes that it places; some it fuses later into fewer"
+    return Lint("WebGPU", basis, len(nodes), tuple(findings))
 
 
 def _call(node: onnx.NodeProto, placed: Placed) -> Call:
