@@ -407,10 +407,16 @@ def test_a_headline_tells_one_from_many() -> None:
     assert rendered([]).startswith("vit_tiny 224x224, webgpu fp32: WebGPU takes all 368 operations ")
 
 
-def rendered(findings: Sequence[Finding]) -> str:
+def test_a_file_that_is_refused_as_a_whole_is_not_said_to_be_taken_in_part() -> None:
+    shown = rendered([Finding("Cast (a)", "", "takes no int64", "Compute it in int32.")], "refuses the file (a reason)")
+    assert "WebGPU refuses the file (a reason), because of 1 of 368 operations " in shown
+    assert "taken" not in shown
+
+
+def rendered(findings: Sequence[Finding], unfit: str = "") -> str:
     from io import StringIO
 
     out = StringIO()
-    found = Lint("WebGPU", "kernels", 368, tuple(findings))
+    found = Lint("WebGPU", "kernels", 368, tuple(findings), unfit=unfit)
     render([lint.Linted("vit_tiny", "webgpu", "fp32", Size(224, 224), found)], out)
     return " ".join(out.getvalue().split())

@@ -31,13 +31,16 @@ def tensor(*shape: int, dtype: str = "float32", stored: int = 0) -> Tensor:
         ("RESHAPE", tensor(1, 4, 8, 8), ""),
         ("RESHAPE", tensor(1, 4, 3, 2, 8), "has a tensor of 5 dimensions (1x4x3x2x8)"),
         ("GATHER_ND", tensor(1, 4), "is refused: Operation is not supported."),
-        ("FULLY_CONNECTED", tensor(1, 4, dtype="int8"), "computes with int8"),
+        ("FULLY_CONNECTED", tensor(1, 4, dtype="int8"), ""),
+        ("FULLY_CONNECTED", tensor(1, 4, dtype="int16"), "computes with int16"),
+        ("SOFTMAX", tensor(1, 4, dtype="int8"), "computes with int8"),
         ("DEQUANTIZE", tensor(4, 4, dtype="float16", stored=32), ""),
         ("EMBEDDING_LOOKUP", tensor(1, 4), "was never tried on it"),
     ],
 )
 def test_the_gpu_delegates_limits(kind: str, given: Tensor, why: str) -> None:
-    found = gpu.examine(one_operation(kind, given, tensor(1, 4, 8, 8)), gpu_operators())
+    found, unfit = gpu.examine(one_operation(kind, given, tensor(1, 4, 8, 8)), gpu_operators())
+    assert not unfit
     assert [finding.why for finding in found] == ([why] if why else [])
     if found:
         assert found[0].operation == f"{kind} (blocks/0/attn;3)"

@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,14 +19,17 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+import models
 from vitexport import host, torchvision_schemas
 from vitexport.contract import Placement, Session
 from vitexport.errors import LoweringFailed, MissingToolchain, RuntimeUnavailable
+from vitexport_targets.tflite import gpu_quantised
 from vitexport_targets.tflite.gpu_operators import gpu_operators
+from vitexport_targets.tflite.gpu_quantised import SPREAD
 from vitexport_targets.tflite.lint import examine
 from vitexport_targets.tflite.litertjs import NEED, VERSION, open_in_litertjs
 from vitexport_targets.tflite.litertjs.console import complaint, read_placement
-from vitexport_targets.tflite.quantisation import RECIPES
+from vitexport_targets.tflite.quantisation import RECIPES, _small, _spare
 from vitexport_targets.tflite.structure import read
 
 pytestmark = pytest.mark.browser
@@ -223,7 +226,8 @@ def test_a_tensor_of_rank_5_leaves_the_rest_of_the_graph_to_the_cpu(convert: Cal
     assert placement.fallback[0].startswith("RESHAPE: Tensor dimensions must be less than 5. ")
     assert "SLICE: Slicing is unsupported for input with rank > 4" in placement.fallback
     (graph,) = read(planted.path.read_bytes(), planted.path.name).graphs
-    predicted = examine(graph, gpu_operators())
+    predicted, unfit = examine(graph, gpu_operators())
+    assert not unfit
     assert {finding.operation.split()[0] for finding in predicted} == {
         said.split(":")[0] for said in placement.fallback
     }
@@ -232,7 +236,119 @@ def test_a_tensor_of_rank_5_leaves_the_rest_of_the_graph_to_the_cpu(convert: Cal
 def test_what_the_gpu_takes_whole_has_no_finding(vit: Case, conv: Case) -> None:
     for case in (vit, conv):
         (graph,) = read(case.path.read_bytes(), case.path.name).graphs
-        assert examine(graph, gpu_operators()) == ()
+        assert examine(graph, gpu_operators()) == ((), "")
+
+
+class Convolved(nn.Module):
+    """One in full, one by channel, one upwards, all worth fewer bits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.full, self.depthwise = nn.Conv2d(3, 128, 3, padding=1), nn.Conv2d(128, 128, 3, padding=1, groups=128)
+        self.up = nn.ConvTranspose2d(128, 16, 2, stride=2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.up(self.depthwise(self.full(x).relu())).mean((2, 3))
+
+
+class Linear(nn.Module):
+    """Layers of tokens, (1, 48, 64), and what their answer meets."""
+
+    def __init__(self, meets: str) -> None:
+        super().__init__()
+        self.meets = meets
+        self.first, self.second = nn.Linear(64, 64), nn.Linear(64, 64)
+        self.constant = nn.Parameter(torch.randn(1, 48, 64))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = x.reshape(1, 48, 64)
+        hidden = functional.gelu(self.first(tokens))
+        if self.meets == "nothing":
+            return self.second(hidden)
+        return tokens.sin() + self.second(hidden) if self.meets == "residual" else self.first(tokens) + self.constant
+
+
+def packed(case: Case, bits: str) -> Case:
+    """The same network in fewer bits, as an export asks for them."""
+    from ai_edge_quantizer import quantizer
+
+    whole = case.path.read_bytes()
+    made = quantizer.Quantizer(bytearray(whole))
+    RECIPES[bits].ask(made)
+    _spare(made, _small(whole) if bits != "fp16" else ())
+    ranges = made.calibrate({SIGNATURE: [case.feed(case.pixel_values)]}) if RECIPES[bits].grid else None
+    path = case.path.with_name(f"{case.path.stem}_{bits}.tflite")
+    path.write_bytes(made.quantize(ranges).quantized_model)
+    return replace(case, path=path)
+
+
+BITS = ("fp16", "w8", "w8-dyn", "w8a8", "w8a16", "w4")
+
+#: What LiteRT.js does with each: takes it whole, or in part, or refuses it, or answers wrongly.
+SEEN = {
+    "convolved": (Convolved, dict.fromkeys(BITS, "whole") | {"w8a16": "in part"}),
+    "linear": (
+        lambda: Linear("nothing"),
+        dict.fromkeys(BITS, "whole") | {"w8": "refused", "w8a16": "in part", "w4": "refused"},
+    ),
+    "residual": (lambda: Linear("residual"), {"w8-dyn": "refused", "w8a8": "refused"}),
+    "constant": (lambda: Linear("constant"), {"w8-dyn": "wrong", "w8a8": "wrong"}),
+    "stacked": (
+        lambda: models.stacked().module,
+        dict.fromkeys(BITS, "refused") | {"fp16": "whole", "w8a16": "in part"},
+    ),
+}
+
+#: From 0.12 (w4 of random weights) to 0.6: what is wrong has little to do with the answer.
+WRONG = 0.3
+
+
+@pytest.mark.parametrize(("name", "bits"), [(name, bits) for name, (_, seen) in SEEN.items() for bits in seen])
+def test_the_lint_of_each_precision_is_what_becomes_of_the_file(
+    convert: Callable[..., Case], name: str, bits: str
+) -> None:
+    """When this fails after the pin has moved, what was seen in ``tflite/gpu_quantised.py`` is to be seen anew."""
+    network, seen = SEEN[name]
+    case = packed(convert(name, network), bits)
+    (graph,) = read(case.path.read_bytes(), case.path.name).graphs
+    findings, unfit = examine(graph, gpu_operators())
+    became = became_of(case)
+    assert became.outcome == seen[bits]
+    assert bool(findings) == (became.outcome != "whole")
+    if became.outcome == "refused":
+        assert unfit.startswith("refuses the file (")
+        assert unfit.removeprefix("refuses the file (").removesuffix(")") in became.said
+    else:
+        assert unfit == (SPREAD.outcome if became.outcome == "wrong" else "")
+    if became.outcome == "in part":
+        assert became.on_cpu >= len(findings)
+        assert {finding.operation.split()[0] for finding in findings} == set(became.kinds)
+
+
+@dataclass(frozen=True)
+class Became:
+    outcome: str
+    said: str = ""
+    on_cpu: int = 0
+    kinds: tuple[str, ...] = ()
+    """Of the operations that are refused one by one."""
+
+
+def became_of(case: Case) -> Became:
+    try:
+        with case.open("webgpu") as session:
+            drift, placement = case.drift(session.run(case.pixel_values).outputs), session.placement
+    except LoweringFailed as refusal:
+        return Became("refused", str(refusal))
+    assert placement is not None
+    on_cpu = sum(placement.nodes.values()) - placement.nodes["webgpu"]
+    outcome = "wrong" if drift > WRONG else "in part" if on_cpu else "whole"
+    return Became(outcome, "", on_cpu, tuple(said.split(":")[0] for said in placement.fallback))
+
+
+def test_what_becomes_of_integers_was_seen_in_the_runtime_that_is_pinned() -> None:
+    """When this fails the pin has moved on: run the test above, and mend what it finds."""
+    assert gpu_quantised.VERSION == VERSION
 
 
 def test_of_several_signatures_each_has_its_own_share(convert: Callable[..., Case]) -> None:
@@ -269,7 +385,7 @@ WRONG_ON_GPU = pytest.mark.xfail(
     strict=True,
     raises=(LoweringFailed, AssertionError),
     reason="LiteRT.js 2.5.3 on WebGPU: a quantised linear layer with a bias is refused, or wrong. When this passes, "
-    "_WRONG_ON_GPU of tflite/web.py can go",
+    "WRONG_ON_GPU of tflite/web.py can go",
 )
 
 

@@ -231,6 +231,9 @@ class Lint:
     findings: tuple[Finding, ...]
     note: str = ""
     """What else there is to know."""
+    unfit: str = ""
+    """What it does to the file as a whole because of the findings, such as ``refuses the file``; empty where it runs
+    what it takes."""
 
 
 @runtime_checkable

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vitexport.contract import Finding
+from vitexport.contract import Finding, Lint
 from vitexport.lint import Linted
 
 _WIDTH = 132  # as report.py's
@@ -25,15 +25,21 @@ def render(found: Sequence[Linted], file: IO[str] | None = None) -> None:
         lint = linted.lint
         subject = f"{linted.model} {linted.size}, {linted.target} {linted.precision}:"
         console.print(Text(subject, style="bold"), end=" ")
-        taken = f"{lint.accelerator} takes all {lint.operations:,} operations"
-        verb = "is" if len(lint.findings) == 1 else "are"
-        left = f"{len(lint.findings):,} of {lint.operations:,} operations {verb} not taken by {lint.accelerator}"
-        console.print(left if lint.findings else taken, style="yellow" if lint.findings else "green", soft_wrap=True)
+        console.print(_headline(lint), style="yellow" if lint.findings else "green", soft_wrap=True)
         if lint.findings:
             console.print(_table(lint.findings))
         for note in filter(None, (f"by {lint.basis}", lint.note)):
             console.print(f"  {note}", style="dim", soft_wrap=True)
         console.print()
+
+
+def _headline(lint: Lint) -> str:
+    if not lint.findings:
+        return f"{lint.accelerator} takes all {lint.operations:,} operations"
+    share = f"{len(lint.findings):,} of {lint.operations:,} operations"
+    if lint.unfit:
+        return f"{lint.accelerator} {lint.unfit}, because of {share}"
+    return f"{share} {'is' if len(lint.findings) == 1 else 'are'} not taken by {lint.accelerator}"
 
 
 def _table(findings: Sequence[Finding]) -> Table:
