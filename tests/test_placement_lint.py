@@ -367,8 +367,9 @@ def test_the_commands_json_holds_every_finding(vitexport: Command, tmp_path: Pat
     assert finding["rewrite"].startswith("Export at opset 20")
 
 
-def test_a_models_name_is_lowered_first(vitexport: Command, tmp_path: Path) -> None:
-    done = vitexport("inspect", TINY, "--placement", "--target", "webgpu", "--precision", "fp32")
+@pytest.mark.parametrize("target", ["webgpu", "tflite"])
+def test_a_models_name_is_lowered_first(vitexport: Command, tmp_path: Path, target: str) -> None:
+    done = vitexport("inspect", TINY, "--placement", "--target", target, "--precision", "fp32")
     assert done.returncode == 0, done.stderr
     assert "takes all " in done.stdout
     assert list(tmp_path.iterdir()) == []

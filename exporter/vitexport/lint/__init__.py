@@ -55,14 +55,17 @@ def of_model(request: ExportRequest) -> tuple[Linted, ...]:
     from vitexport import bundle as bundles
     from vitexport import pipeline
 
-    asked = replace(request, targets=request.targets or _accelerated(), runtime="none")
+    names = request.targets or _accelerated()
+    targets = registry.resolve(names)
+    if deaf := [target.traits.name for target in targets if not isinstance(target, Accelerated)]:
+        raise BadRequest(
+            f"Target '{deaf[0]}' has no accelerated path to place operations on. "
+            f"Those that have: {', '.join(_accelerated())}."
+        )
+    brought = any("runtime" in target.traits.options for target in targets)
+    asked = replace(request, targets=names, runtime="none" if brought else request.runtime)
     with tempfile.TemporaryDirectory(prefix="vitexport-lint-") as folder:
         plan = pipeline.check(asked, Path(folder) / "out")
-        if deaf := [target.traits.name for target, _ in plan if not isinstance(target, Accelerated)]:
-            raise BadRequest(
-                f"Target '{deaf[0]}' has no accelerated path to place operations on. "
-                f"Those that have: {', '.join(_accelerated())}."
-            )
         exams = pipeline.captured(asked)
         made: list[Linted] = []
         for target, its in plan:
