@@ -84,7 +84,7 @@ def test_the_table_shows_the_gates_and_what_a_device_is_still_to_say(vitexport: 
     assert done.returncode == 5, done.stderr
     assert "--require-device: coreml fp16 has no verdict of a device (needs macOS or iOS)." in done.stdout
     assert "from the saved package; device: not run (needs macOS or iOS); gates: A 1" in done.stdout
-    assert done.stdout.splitlines()[-1] == "Next: python3 out/coreml/verify.py (needs macOS or iOS)"
+    assert done.stdout.splitlines()[-1] == "Next: python -m vitexport bench out/coreml --device ios --team ID"
 
 
 def test_a_bundle_is_proven_again_from_its_files_and_never_timed(tiny: tuple[Report, Bundle], vitexport: Command):

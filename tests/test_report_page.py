@@ -107,6 +107,8 @@ def test_every_result_is_a_row_with_its_figures_and_no_stand_in_passes_for_a_dev
             "latency of coreml w8 on evaluator",
         ):
             assert said in unrun
+        (browsers,) = visitor.locator("li", has_text="adapter has no shader-f16").locator("pre").all_inner_texts()
+        assert browsers.strip() == "vitexport bench 'made by/us/webgpu' --device browser --lan"
 
 
 @browser_test

@@ -94,8 +94,11 @@ def evaluated(made: Result) -> Result:
 
 
 def timed(made: Result, device: str) -> Result:
-    parity = Parity("not run", reason="it was timed alone")
-    return replace(made, parity=parity, latency=measured(9.0, device, "LiteRT 2"))
+    """On a device, by a tool that tells no answers."""
+    why = "it tells no answers"
+    parity = Parity("not run", reason=why, runtime=f"LiteRT 2 on {device}")
+    latency = measured(9.0, device, "LiteRT 2")
+    return replace(made, parity=parity, latency=latency, device_verdict="not run", device_reason=why)
 
 
 def on_phone(made: Result, device: str = "Pixel 9", runtime: str = "ORT in Chrome 140") -> Result:

@@ -83,9 +83,11 @@ def _show(asked: argparse.Namespace) -> int:
     elif asked.json:
         print_json(found.report)
     else:
-        from vitexport.reports.table import render
+        from vitexport.reports.table import render, rest
 
         render(found.report.results)
+        for line in rest(found.report):
+            print(line)
     return ParityFailed.exit_code if any(result.verdict == "failed" for result in added) else OK
 
 

@@ -61,7 +61,7 @@ def stand_in(result: Result) -> str:
     """Why what ran it is not what users have: an adapter that emulates a GPU, an evaluator of files."""
     if shown(result) == "not run":
         return ""
-    if result.device_verdict == "not run" and result.device_reason:
+    if result.device_verdict == "not run" and result.device_reason not in ("", result.parity.reason):
         return result.device_reason
     return "a software adapter" if SOFTWARE_ADAPTER in result.latency.device else ""
 
@@ -75,26 +75,44 @@ def counted(report: Report) -> str:
     )
 
 
-def unrun(report: Report) -> dict[str, tuple[str, ...]]:
-    """Each reason for which something was not run, with what it was that was not: variants, latencies, verdicts of a
-    device. Nothing of it has passed."""
-    found: dict[str, list[str]] = {}
+@dataclass(frozen=True)
+class Unrun:
+    """What was not run for one reason."""
 
-    def add(reason: str, what: str) -> None:
-        found.setdefault(reason or "no reason is known", []).append(what)
+    reason: str
+    rows: tuple[Row, ...]
+    what: tuple[str, ...]
+    """Of each row in words: the variant, or its latency, or a device's verdict on it."""
+
+
+def unrun(report: Report) -> tuple[Unrun, ...]:
+    """Each reason for which something was not run. Nothing of it has passed."""
+    found: dict[str, list[tuple[Row, str]]] = {}
+
+    def add(reason: str, each: Row, what: str) -> None:
+        found.setdefault(reason or "no reason is known", []).append((each, what))
 
     for each in rows(report):
         result = each.result
         if each.verdict == "not run":
-            add(each.why, each.name)
+            add(each.why, each, each.name)
             continue
         if each.verdict == "timed":
-            add(result.parity.reason, f"parity of {each.name}")
+            add(result.parity.reason, each, f"parity of {each.name}")
         if result.latency.verdict == "not run":
-            add(result.latency.reason, f"latency of {each.name}")
+            add(result.latency.reason, each, f"latency of {each.name}")
         if result.device_verdict == "not run" and result.device_reason:
-            add(result.device_reason, f"a device's verdict on {each.name}")
-    return {reason: tuple(what) for reason, what in found.items()}
+            add(result.device_reason, each, f"a device's verdict on {each.name}")
+    return tuple(
+        Unrun(reason, tuple(row for row, _ in these), tuple(what for _, what in these))
+        for reason, these in found.items()
+    )
+
+
+def where(result: Result) -> str:
+    """The device that ran it, or did not, by its own name; empty where that is this machine."""
+    # What computed it names the device as well: see vitexport.devices.report and with_results in .file.
+    return result.parity.runtime.partition(" on ")[2]
 
 
 def number(value: float | None, how: str) -> str:

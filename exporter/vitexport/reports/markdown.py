@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 from vitexport.contract import Report, Verdict
-from vitexport.reports import cells
+from vitexport.reports import cells, ways
 from vitexport.reports.cells import number
 from vitexport.reports.compare import Check, Compared, Comparison
 
@@ -51,6 +51,7 @@ def report(made: Report) -> str:
         ),
         "",
         *_fold("Devices, and what was not run", [f"{mark}. {each}" for mark, each in notes.lines]),
+        *_fold("What would run the rest", [f"- {text(way.where)}: {_code(way.command)}" for way in ways.all_of(made)]),
         *_fold("Done otherwise than asked", [f"- {text(note)}" for note in made.notes[:_MOST_REASONS]]),
     ]
     return "\n".join(lines).rstrip() + "\n"
@@ -90,6 +91,13 @@ def text(said: str) -> str:
     line = " ".join("".join(letter if letter.isprintable() else " " for letter in said).split())
     escaped = _PUNCTUATION.sub(r"\\\1", line).replace("&", "&amp;").replace("<", "&lt;")
     return _LINKS.sub(rf"\1{_NO_WIDTH}", escaped)
+
+
+def _code(command: str) -> str:
+    """As code: what an ``@`` or a link is elsewhere is none there, and a backtick needs more of them around it."""
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in command).split())
+    fence = "`" * (max((len(run) for run in re.findall(r"`+", line)), default=0) + 1)
+    return f"{fence} {line} {fence}" if "`" in line else f"{fence}{line}{fence}"
 
 
 class _Notes:

@@ -16,8 +16,8 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from vitexport.contract import FileEntry, Report, Result
-from vitexport.reports import again, cells, plots
+from vitexport.contract import FileEntry, Report
+from vitexport.reports import again, cells, plots, ways
 from vitexport.reports.stored import Stored
 
 PAGE_NAME = "report.html"
@@ -38,8 +38,7 @@ def render(stored: Stored) -> bytes:
             command=again.command(report.request),
             rows=cells.rows(report),
             counted=cells.counted(report),
-            unrun=cells.unrun(report),
-            ways=_ways(stored),
+            unrun=[(absent, ways.ways(report, absent)) for absent in cells.unrun(report)],
             shapes=plots.shapes(report),
             scatters=plots.scatters(report),
             latencies=plots.latencies(report),
@@ -98,25 +97,3 @@ def _toolchain(stored: Stored) -> dict[str, str]:
         manifest.target: _joined(f"{name} {version}" for name, version in manifest.toolchain.items())
         for manifest in stored.manifests
     }
-
-
-def _ways(stored: Stored) -> dict[str, str]:
-    """Of each target that something of was not run on a device: the command that would, where the bundle knows one."""
-    return {
-        target: way
-        for target in dict.fromkeys(result.target for result in stored.report.results if _absent(result))
-        if (way := _way(stored, target))
-    }
-
-
-def _absent(result: Result) -> bool:
-    return "not run" in (result.verdict, result.latency.verdict, result.device_verdict)
-
-
-def _way(stored: Stored, target: str) -> str:
-    there, named = stored.home / target, again.path(stored.report.out, target)
-    if (there / "verify.py").is_file():
-        return f"python3 {again.path(stored.report.out, target, 'verify.py')}"
-    if (there / "index.html").is_file():
-        return f"vitexport preview {named}"
-    return f"vitexport check {named}" if there.is_dir() else ""

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vitexport.contract import Measurement, Parity, Report, Result
+from vitexport.reports import again, ways
 from vitexport.reports.cells import Shown, counted, shown
 from vitexport.reports.file import by_device
 
@@ -40,28 +41,37 @@ def render(results: Sequence[Result], file: IO[str] | None = None) -> None:
 
 
 def summary(report: Report, command: str = "vitexport") -> str:
-    """The closing lines: where it is, and what to type next. ``command`` is how this program was called."""
-    out = Path(report.out)
+    """The closing lines: where it is, what would run the rest, and what to type next. ``command`` is how this program
+    was called."""
     verdicts = {result.verdict for result in report.results if not by_device(result)}
-    lines = [f"{counted(report)}. Everything is in {out}/ (report.html, report.json, proof.png)."]
+    lines = [f"{counted(report)}. Everything is in {report.out}/ (report.html, report.json, proof.png)."]
     if "failed" in verdicts:
         lines.append("The bundle failed its proof: it is kept apart, under that name, for you to look at.")
-    elif "passed" in verdicts:
-        if report.request.require_device:
-            lines.extend(dict.fromkeys(_absent(result) for result in report.results if result.device_reason))
-        lines.append(f"Next: {_next_step(report, out, command)}")
+        return "\n".join(lines)
+    if report.request.require_device:
+        lines += dict.fromkeys(_absent(result) for result in report.results if result.device_reason)
+    lines += rest(report, command)
+    if "passed" in verdicts:
+        lines.append(f"Next: {_next_step(report, command)}")
     return "\n".join(lines)
 
 
-def _next_step(report: Report, out: Path, command: str) -> str:
-    """The page of a bundle that has one; what a device is to run where none has; else latency again."""
-    targets = list(dict.fromkeys(r.target for r in report.results))
-    for target in targets:
-        if (out / target / "index.html").is_file():
-            return f"{command} preview {out / target}"
-    if report.results[0].device_verdict == "not run" and (out / targets[0] / "verify.py").is_file():
-        return f"python3 {out / targets[0] / 'verify.py'} ({report.results[0].device_reason})"
-    return f"{command} bench {out / targets[0]}"
+def rest(report: Report, command: str = "vitexport") -> list[str]:
+    """What would run what was not run, in lines; none where nothing is left, or nothing would."""
+    found = ways.all_of(report, command)
+    return ["What was not run would run so:", *(f"  {way.where}: {way.command}" for way in found)] if found else []
+
+
+def _next_step(report: Report, command: str) -> str:
+    """The page of a bundle that has one; else what a device is to run, where none could judge anything; else latency
+    again."""
+    targets = dict.fromkeys(result.target for result in report.results)
+    if any((Path(report.out) / target / "index.html").is_file() for target in targets):
+        return f"{command} preview {again.path(report.out)}"
+    found = ways.all_of(report, command)
+    if found and all(result.device_verdict == "not run" for result in report.results):
+        return found[0].command
+    return f"{command} bench {again.path(report.out)}"
 
 
 def _absent(result: Result) -> str:

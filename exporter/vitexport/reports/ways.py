@@ -1,0 +1,86 @@
+"""What would run what was not run: the command, and what it takes, told alike on the page, in Markdown and below the
+terminal's table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vitexport import registry
+from vitexport.contract import Remote, Report, Result, Target
+from vitexport.errors import BadRequest
+from vitexport.reports import again, cells
+
+#: What a device that is attached has to be, and the command's last words, by how it is reached.
+_ATTACHED = {
+    "adb": ("On an Android device that is attached, its GPU too", "--device adb --benchmark-model PATH"),
+    "ios": ("On a Mac that an iPhone or iPad is attached to", "--device ios --team ID"),
+}
+
+#: A missing toolchain's sentence says how to get it: see :mod:`vitexport.toolchain`.
+_SAYS_WHAT_TO_INSTALL = re.compile(r"\b(Run: |Install )")
+
+#: What a runtime says of the file itself, which it would say on any machine. "parity failed" is the file's fault, too.
+_NOWHERE = re.compile(r"^parity failed|\bwrongly\b|\brefuses\b|\bcrashes on it\b")
+
+
+@dataclass(frozen=True)
+class Way:
+    where: str
+    """What it takes; a command follows it."""
+    command: str
+    """One line for a POSIX shell."""
+
+
+def all_of(report: Report, program: str = "vitexport") -> tuple[Way, ...]:
+    """Each once, however much it would run. ``program`` is how this one is called."""
+    found = (way for absent in cells.unrun(report) for way in ways(report, absent, program))
+    return tuple(dict.fromkeys(found))
+
+
+def ways(report: Report, absent: cells.Unrun, program: str = "vitexport") -> tuple[Way, ...]:
+    """Of what was not run for one reason; none where no machine would run it, or a device did already."""
+    found: dict[Way, None] = {}
+    for row in absent.rows:
+        found |= dict.fromkeys(_ways(report, row.result, absent.reason, program))
+    return tuple(found)
+
+
+def _ways(report: Report, result: Result, reason: str, program: str) -> Iterator[Way]:
+    target = _known(result.target)
+    if target is None or _NOWHERE.search(reason):
+        return
+    bundle = again.path(report.out, result.target)
+    if _SAYS_WHAT_TO_INSTALL.search(reason):
+        yield Way("With what is missing installed", f"{program} check {bundle}")
+        return
+    if result.provider in target.traits.older:
+        return
+    if isinstance(target, Remote):
+        if not _ran_elsewhere(report, result, {result.provider}):
+            yield Way("On a phone, or whatever else has a browser", f"{program} bench {bundle} --device browser --lan")
+        return
+    if not _ran_elsewhere(report, result, {r.provider for r in report.results}):
+        for where, options in (_ATTACHED[way] for way in target.traits.devices if way in _ATTACHED):
+            yield Way(where, f"{program} bench {bundle} {options}")
+    if not cells.where(result):
+        yield Way("On a machine that has what is missing", f"{program} check {bundle}")
+
+
+def _known(name: str) -> Target | None:
+    """None where a plug-in brought it, which is not here."""
+    try:
+        return registry.target(name)
+    except BadRequest:
+        return None
+
+
+def _ran_elsewhere(report: Report, result: Result, providers: set[str]) -> bool:
+    """Whether a device that is not this machine ran the same file at the same size, on one of ``providers``."""
+    cell = (result.target, result.precision, result.size)
+    return any(
+        cells.where(r) and r.device_verdict != "not run" and r.provider in providers
+        for r in report.results
+        if (r.target, r.precision, r.size) == cell
+    )
