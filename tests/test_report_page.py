@@ -20,7 +20,7 @@ from conftest import TINY
 from test_demo_page_access import DESKTOP, PHONE, violations
 from vitexport import cli, pipeline
 from vitexport.commands import COMMANDS
-from vitexport.contract import ExportRequest, Measurement, Report, Size
+from vitexport.contract import ExportRequest, Measurement, Report, Result, Size
 from vitexport.errors import BadRequest
 from vitexport.manifest import encode
 from vitexport.reports import again, cells, page, plots, stored
@@ -246,13 +246,47 @@ def test_infinite_and_missing_figures_do_not_break_the_plots(tmp_path: Path) -> 
     assert b"</html>" in page.render(stored.Stored(tmp_path, written.report(*odd)))
 
 
-def test_labels_never_lie_on_one_another_and_marks_keep_inside() -> None:
-    report = written.report()
-    for plot in plots.scatters(report):
+def test_marks_keep_inside() -> None:
+    for plot in plots.scatters(written.report()):
         assert all(0 <= p.x <= 100 and 0 <= p.y <= plots.HEIGHT for p in plot.points)
-        places = [(p.leftwards, round(p.x, 1), p.y - p.lift) for p in plot.points if p.label]
-        assert len(places) == len(set(places))
         assert any(p.failed for p in plot.points)
+
+
+@browser_test
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_labels_lie_on_no_mark_and_on_no_label(chromium: Browser, tmp_path: Path, viewport: dict[str, int]) -> None:
+    near = (("onnx", 22_930_000, 111.9), ("webgpu", 22_935_000, 111.7), ("tflite", 23_300_000, 109.0))
+    report = written.report(*written.every_kind(), *(sized(*each) for each in near))
+    with demo_page.fresh_page(chromium, viewport=viewport) as visitor:
+        opened(visitor, home(tmp_path, report))
+        boxes = visitor.locator("section[aria-labelledby=accuracy] figure").evaluate_all(
+            """all => all.map(plot => [...plot.querySelectorAll('use.mark, text:not(.tick)')].map(each => {
+                const { left, right, top, bottom } = each.getBoundingClientRect();
+                return { what: each.textContent, left, right, top: top + 1, bottom: bottom - 1 };
+            }))"""
+        )
+    for plot in boxes:
+        labels = [box for box in plot if box["what"]]
+        assert len(labels) > 5
+        assert [(a["what"], b["what"]) for a in labels for b in plot if a is not b and over(a, b)] == []
+
+
+def sized(target: str, size: int, snr_db: float) -> Result:
+    made = written.result(target, "fp32")
+    files = (replace(made.files[0], bytes=size),)
+    return replace(made, precision="fp32b", files=files, parity=replace(made.parity, snr_db=snr_db, agreement=0.9991))
+
+
+def over(a: dict[str, float], b: dict[str, float]) -> bool:
+    return a["left"] < b["right"] and b["left"] < a["right"] and a["top"] < b["bottom"] and b["top"] < a["bottom"]
+
+
+def test_an_axis_of_a_share_ends_where_a_share_does() -> None:
+    good = written.result("onnx", "fp32")
+    others = (replace(good, precision=str(a), parity=replace(good.parity, agreement=a)) for a in (0.9993, 0.0001))
+    for first in others:
+        (_, agreement) = plots.scatters(written.report(good, first))
+        assert all(0 <= float(tick.label) <= 1 for tick in agreement.y_ticks)
 
 
 def test_the_plots_show_what_was_measured() -> None:

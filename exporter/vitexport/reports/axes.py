@@ -49,13 +49,16 @@ class Axis:
         return tuple(step * n for n in range(first, last + 1))
 
 
-def spanning(values: Sequence[float], *, log: bool = False, room: float = 0.06) -> Axis:
-    """An axis that holds all of ``values``, which are finite, with ``room`` of its length left at either end."""
+def spanning(values: Sequence[float], *, log: bool = False, room: float = 0.06, share: bool = False) -> Axis:
+    """An axis that holds all of ``values``, which are finite, with ``room`` of its length left at either end; that of a
+    ``share`` ends at 0 and at 1."""
     low, high = min(values), max(values)
     if log:
         low, high = math.log10(low), math.log10(high)
     margin = max((high - low) * room, 0.02 if log else (abs(high) or 1.0) * 0.001)
     low, high = low - margin, high + margin
+    if share:
+        low, high = max(low, 0.0), min(high, 1.0)
     return Axis(10**low, 10**high, log=True) if log else Axis(low, high)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 
 HEIGHT = 280  # of a plot, in pixels
 
-#: Labels are kept apart as if the plot were this wide, which it is on a phone; 7 is a letter's width at 12 pixels.
-_NARROW, _LETTER, _LINE = 290.0, 7.0, 15.0
+#: Labels are kept from all else as if the plot were this wide, which it is on a phone: on a wider one what lies beside
+#: them is further away. 7 is a letter's width at 12 pixels, and the largest mark's half.
+_NARROW, _LETTER, _LINE, _MARK = 290.0, 7.0, 15.0, 7.0
+
+#: From the middle of a mark to where its label begins; the page's ``dx`` is the same.
+_BESIDE = 10.0
 
 #: More marks than this look like a line, and every one of them is bytes of the page.
 _MOST_RUNS = 200
@@ -69,6 +73,21 @@ class _Variant:
     failed: bool
 
 
+@dataclass(frozen=True)
+class _Figure:
+    """A field of a parity, as an axis shows it."""
+
+    name: str
+    title: str
+    unit: str
+    how: str
+    share: bool = False
+
+
+_SNR = _Figure("snr_db", "SNR beside PyTorch", "dB", ".1f")
+_AGREEMENT = _Figure("agreement", "Agreement with PyTorch", "", ".4f", share=True)
+
+
 def shapes(report: Report) -> dict[str, int]:
     """A mark for each target, in the order of the report."""
     targets = dict.fromkeys(result.target for result in report.results)
@@ -78,13 +97,10 @@ def shapes(report: Report) -> dict[str, int]:
 def scatters(report: Report) -> tuple[Scatter, ...]:
     """SNR, and where it tells variants apart agreement too; none where nothing was judged."""
     made = []
-    for title, unit, figure, how in (
-        ("SNR beside PyTorch", "dB", "snr_db", ".1f"),
-        ("Agreement with PyTorch", "", "agreement", ".4f"),
-    ):
-        variants = _variants(report, figure)
-        if variants and (figure == "snr_db" or len({v.value for v in variants}) > 1):
-            made.append(_scatter(title, unit, how, variants, shapes(report)))
+    for figure in (_SNR, _AGREEMENT):
+        variants = _variants(report, figure.name)
+        if variants and (not figure.share or len({v.value for v in variants}) > 1):
+            made.append(_scatter(figure, variants, shapes(report)))
     return tuple(made)
 
 
@@ -105,57 +121,104 @@ def _variants(report: Report, figure: str) -> list[_Variant]:
     return list(found.values())
 
 
-def _scatter(title: str, unit: str, how: str, variants: Sequence[_Variant], marks: dict[str, int]) -> Scatter:
+def _scatter(figure: _Figure, variants: Sequence[_Variant], shape_of: dict[str, int]) -> Scatter:
     x_axis = spanning([v.bytes for v in variants], log=True)
-    y_axis = spanning([v.value for v in variants])
+    y_axis = spanning([v.value for v in variants], share=figure.share)
+    ranked = sorted(variants, key=lambda v: (-v.value, v.bytes))
+    places = [(100 * x_axis.share(v.bytes), HEIGHT * (1 - y_axis.share(v.value))) for v in ranked]
+    labels = _labels([v.label for v in ranked], places)
     points: list[Point] = []
-    taken: list[_Box] = []
-    for variant in sorted(variants, key=lambda v: (-v.value, v.bytes)):
-        x, y = 100 * x_axis.share(variant.bytes), HEIGHT * (1 - y_axis.share(variant.value))
-        box = _free(_Box.of(variant.label, x, y), taken)
-        if box:
-            taken.append(box)
-        says = f"{variant.label}: {variant.bytes:,} bytes, {variant.value:{how}} {unit}".rstrip() + (
+    for variant, (x, y), label in zip(ranked, places, labels, strict=True):
+        says = f"{variant.label}: {variant.bytes:,} bytes, {variant.value:{figure.how}} {figure.unit}".rstrip() + (
             ", failed" if variant.failed else ""
         )
-        lift, leftwards = (y - box.middle, box.leftwards) if box else (0.0, False)
-        label = variant.label if box else ""
-        points.append(Point(x, y, marks[variant.target], label, says, variant.failed, lift, leftwards))
+        lift, leftwards = (y - label.middle, label.leftwards) if label else (0.0, False)
+        said = variant.label if label else ""
+        points.append(Point(x, y, shape_of[variant.target], said, says, variant.failed, lift, leftwards))
     return Scatter(
-        title,
-        unit,
+        figure.title,
+        figure.unit,
         tuple(points),
         tuple(Tick(100 * x_axis.share(t), megabytes(round(t))) for t in x_axis.ticks(5)),
         tuple(Tick(HEIGHT * (1 - y_axis.share(t)), f"{t:g}") for t in y_axis.ticks()),
     )
 
 
+def _labels(said: Sequence[str], places: Sequence[tuple[float, float]]) -> list[_Label | None]:
+    """Of marks at ``places`` (percent, pixels); those that stand alone first, who need not go out of others' way."""
+    marks = [_mark(x, y) for x, y in places]
+    crowd = [sum(mark.hits(other) for other in marks) for mark in marks]
+    room = _Room(marks)
+    found = {at: room.label(said[at], *places[at]) for at in sorted(range(len(marks)), key=crowd.__getitem__)}
+    return [found[at] for at in range(len(marks))]
+
+
 @dataclass(frozen=True)
 class _Box:
-    """The room that a label takes, in pixels of a narrow plot."""
+    """What something takes up, in pixels of a narrow plot; ``top`` is the lesser number."""
 
     left: float
     right: float
+    top: float
+    bottom: float
+
+    def hits(self, other: _Box) -> bool:
+        return (
+            self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
+        )
+
+
+def _mark(x: float, y: float) -> _Box:
+    at = x / 100 * _NARROW
+    return _Box(at - _MARK, at + _MARK, y - _MARK, y + _MARK)
+
+
+@dataclass(frozen=True)
+class _Label:
+    text: _Box
+    leader: _Box
+    """From the mark up or down to where the label is."""
     middle: float
     leftwards: bool
 
     @classmethod
-    def of(cls, label: str, x: float, y: float) -> _Box:
-        at, length = x / 100 * _NARROW, len(label) * _LETTER + 10
-        leftwards = at + length > _NARROW
-        return cls(at - length if leftwards else at - 4, at + 4 if leftwards else at + length, y, leftwards)
+    def of(cls, said: str, x: float, y: float, lift: float, *, leftwards: bool) -> _Label:
+        at, length, middle = x / 100 * _NARROW, len(said) * _LETTER, y - lift
+        left = at - _BESIDE - length if leftwards else at + _BESIDE
+        text = _Box(left, left + length, middle - _LINE / 2, middle + _LINE / 2)
+        return cls(text, _Box(at - 1, at + 1, min(y, middle), max(y, middle)), middle, leftwards)
 
-    def moved(self, by: float) -> _Box:
-        return _Box(self.left, self.right, self.middle + by, self.leftwards)
-
-    def hits(self, other: _Box) -> bool:
-        return self.left < other.right and other.left < self.right and abs(self.middle - other.middle) < _LINE
+    @property
+    def is_inside(self) -> bool:
+        return self.text.left >= 0 and self.text.right <= _NARROW and 0 <= self.middle <= HEIGHT
 
 
-def _free(box: _Box, taken: Sequence[_Box]) -> _Box | None:
-    """``box`` where it hits none of ``taken``, as near as can be."""
-    moved = (box.moved(sign * step * _LINE) for step in range(round(HEIGHT / _LINE)) for sign in (1, -1))
-    return next((m for m in moved if 0 <= m.middle <= HEIGHT and not any(m.hits(t) for t in taken)), None)
+@dataclass
+class _Room:
+    """Where marks, labels and their leaders are already."""
+
+    marks: list[_Box]
+    labels: list[_Label] = field(default_factory=list)
+
+    def label(self, said: str, x: float, y: float) -> _Label | None:
+        """As near to its mark as it lies on nothing; None where it would everywhere."""
+        tried = (
+            _Label.of(said, x, y, sign * step * _LINE, leftwards=leftwards)
+            for step in range(round(HEIGHT / _LINE))
+            for sign in (1, -1)
+            for leftwards in (False, True)
+        )
+        found = next((label for label in tried if label.is_inside and self._is_free(label)), None)
+        if found:
+            self.labels.append(found)
+        return found
+
+    def _is_free(self, label: _Label) -> bool:
+        return not (
+            any(label.text.hits(mark) for mark in self.marks)
+            or any(label.text.hits(box) for other in self.labels for box in (other.text, other.leader))
+            or any(label.leader.hits(other.text) for other in self.labels)
+        )
 
 
 # ----------------------------------------------------------------------------------------------- latency, run by run
