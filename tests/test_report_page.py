@@ -87,12 +87,16 @@ def test_every_result_is_a_row_with_its_figures_and_no_stand_in_passes_for_a_dev
     report = written.report()
     with demo_page.fresh_page(chromium) as visitor:
         opened(visitor, home(tmp_path, report))
-        shown = visitor.locator("table.results tbody tr").all_inner_texts()
+        groups = cells.groups(report)
+        shown = visitor.locator("table.results tbody tr:not(.group)").all_inner_texts()
+        heads = visitor.locator("table.results tr.group").all_inner_texts()
+        assert [head.strip() for head in heads] == ["The host: A processor", "Pixel 9"]
         assert len(shown) == len(report.results)
-        for row, text in zip(cells.rows(report), shown, strict=True):
+        rows = [(group, row) for group in groups for row in group.rows]
+        for (group, row), text in zip(rows, shown, strict=True):
             r = row.result
             figures = [f"{r.target} {r.precision}", f"{r.provider}, {r.size}", row.verdict, f"{row.bytes:,}", row.why]
-            figures += [row.ran_on, row.stand_in]
+            figures += [row.ran_on if row.ran_on != group.device else "", row.stand_in]
             if r.parity.snr_db is not None:
                 figures += [f"{r.parity.drift:.1e}", f"{r.parity.snr_db:.1f}", f"{r.parity.agreement:.4f}"]
             if r.latency.median_ms is not None:
@@ -104,7 +108,7 @@ def test_every_result_is_a_row_with_its_figures_and_no_stand_in_passes_for_a_dev
         for said in (
             "adapter has no shader-f16",
             "webgpu fp16 on webgpu, 224x224",
-            "latency of coreml w8 on evaluator",
+            "coreml w8 on evaluator, 224x224: latency, a device's verdict",
         ):
             assert said in unrun
         (browsers,) = visitor.locator("li", has_text="adapter has no shader-f16").locator("pre").all_inner_texts()
@@ -167,6 +171,37 @@ def test_keys_reach_what_scrolls(chromium: Browser, tmp_path: Path) -> None:
 
 
 # -------------------------------------------------------------------------------------------------- without a browser
+
+
+def test_no_two_rows_read_alike_whatever_ran_them(tmp_path: Path) -> None:
+    half = written.result("webgpu", "fp16", "wasm")
+    mobile = [on("Pixel 9", half, "a browser"), on("Galaxy S24", written.unrun(half, "no memory"), "a browser")]
+    file = written.result("tflite", "fp32", "xnnpack")
+    threads = [on("Pixel 9", file, f"benchmark_model, {count} threads") for count in (2, 4)]
+    report = written.report(mobile[0], half, *threads, mobile[1], written.result("onnx", "fp32"))
+    assert [row.name for row in cells.rows(report)] == [
+        "webgpu fp16 on wasm, 224x224, Pixel 9",
+        "webgpu fp16 on wasm, 224x224, the host",
+        "tflite fp32 on xnnpack, 224x224, Pixel 9, benchmark_model, 2 threads",
+        "tflite fp32 on xnnpack, 224x224, Pixel 9, benchmark_model, 4 threads",
+        "webgpu fp16 on wasm, 224x224, Galaxy S24",
+        "onnx fp32 on cpu, 224x224",
+    ]
+    assert [(group.device, group.is_host, len(group.rows)) for group in cells.groups(report)] == [
+        ("A processor", True, 2), ("Pixel 9", False, 3), ("Galaxy S24", False, 1)
+    ]  # fmt: skip
+    html = page.render(stored.Stored(tmp_path, report)).decode()
+    summaries = re.findall(r"<summary>(.*)</summary>", html)
+    assert len(summaries) == len(set(summaries)) == 6  # one could not run, and one is of the files
+    (absent,) = (said for each in cells.unrun(report) for said in each.absent)
+    assert absent.says == "webgpu fp16 on wasm, 224x224, Galaxy S24"
+
+
+def on(device: str, made: Result, runtime: str) -> Result:
+    """As a device filed it that is not this machine."""
+    parity = replace(made.parity, runtime=f"{runtime} on {device}")
+    latency = replace(made.latency, device=device, runtime=runtime) if made.latency.device else made.latency
+    return replace(made, parity=parity, latency=latency)
 
 
 def test_the_policy_allows_its_own_style_and_nothing_else(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,44 +13,80 @@ from vitexport.contract import Report, Result
 Shown = Literal["passed", "failed", "not run", "timed"]
 
 
+#: The machine that exported, as names and heads call it: a report is read anywhere.
+HOST = "the host"
+
+
 @dataclass(frozen=True)
 class Row:
     """One result. Texts are as they are in the report: whoever shows them escapes them."""
 
     result: Result
+    name: str
+    """No other row's: with its device, and with what ran it there, where rows would read alike without."""
     verdict: Shown
     why: str
     """Why it failed or was not run."""
     bytes: int
     ran_on: str
-    """The device that it was timed on, else what computed its answers; empty where this machine could not."""
+    """The device that it was timed on, else what computed its answers; empty where the host could not."""
     runtime: str
+    twin: str
+    """``runtime``, where another row of the same device reads alike; else empty."""
     stand_in: str
     """Why its figures are no device's; empty where they are."""
 
-    @property
-    def name(self) -> str:
-        r = self.result
-        return f"{r.target} {r.precision} on {r.provider}, {r.size}"
+
+@dataclass(frozen=True)
+class Group:
+    """What one device ran, or could not."""
+
+    device: str
+    """Its own name."""
+    is_host: bool
+    rows: tuple[Row, ...]
 
 
 def rows(report: Report) -> tuple[Row, ...]:
     """In the report's own order."""
-    return tuple(map(row, report.results))
+    plain = Counter(map(_plain_name, report.results))
+    same = Counter((_plain_name(result), where(result)) for result in report.results)
+    return tuple(
+        _row(result, plain[_plain_name(result)] > 1, same[_plain_name(result), where(result)] > 1)
+        for result in report.results
+    )
 
 
-def row(result: Result) -> Row:
-    parity, latency = result.parity, result.latency
+def groups(report: Report) -> tuple[Group, ...]:
+    """Of the host first, then of the devices as they came."""
+    found: dict[str, list[Row]] = {}
+    for row in rows(report):
+        found.setdefault(where(row.result), []).append(row)
+    host = report.host.get("cpu", "")
+    return tuple(Group(device or host, not device, tuple(found[device])) for device in sorted(found, key=bool))
+
+
+def _row(result: Result, is_elsewhere: bool, is_twice: bool) -> Row:
+    parity, latency, device = result.parity, result.latency, where(result)
     verdict = shown(result)
+    runtime = latency.runtime or parity.runtime.removesuffix(f" on {device}")
+    twin = runtime if is_twice else ""
+    apart = [device or HOST] if is_elsewhere else []
     return Row(
         result,
+        ", ".join([_plain_name(result), *apart, *([twin] if twin else [])]),
         verdict,
         "" if verdict in ("passed", "timed") else parity.reason,
         sum(file.bytes for file in result.files),
-        latency.device.removesuffix(f" ({SOFTWARE_ADAPTER})") or parity.runtime,
-        latency.runtime or parity.runtime,
+        latency.device.removesuffix(f" ({SOFTWARE_ADAPTER})") or device or parity.runtime,
+        runtime,
+        twin,
         stand_in(result),
     )
+
+
+def _plain_name(result: Result) -> str:
+    return f"{result.target} {result.precision} on {result.provider}, {result.size}"
 
 
 def shown(result: Result) -> Shown:
@@ -76,37 +113,49 @@ def counted(report: Report) -> str:
 
 
 @dataclass(frozen=True)
+class Absent:
+    """A row, or what of it was not run."""
+
+    row: Row
+    parts: tuple[str, ...] = ()
+    """Empty: all of it."""
+
+    @property
+    def says(self) -> str:
+        return f"{self.row.name}: {', '.join(self.parts)}" if self.parts else self.row.name
+
+
+@dataclass(frozen=True)
 class Unrun:
     """What was not run for one reason."""
 
     reason: str
-    rows: tuple[Row, ...]
-    what: tuple[str, ...]
-    """Of each row in words: the variant, or its latency, or a device's verdict on it."""
+    absent: tuple[Absent, ...]
 
 
 def unrun(report: Report) -> tuple[Unrun, ...]:
     """Each reason for which something was not run. Nothing of it has passed."""
-    found: dict[str, list[tuple[Row, str]]] = {}
+    found: dict[str, list[Absent]] = {}
+    for row in (row for group in groups(report) for row in group.rows):
+        for reason, parts in _unrun_of(row).items():
+            found.setdefault(reason or "no reason is known", []).append(Absent(row, tuple(parts)))
+    return tuple(Unrun(reason, tuple(absent)) for reason, absent in found.items())
 
-    def add(reason: str, each: Row, what: str) -> None:
-        found.setdefault(reason or "no reason is known", []).append((each, what))
 
-    for each in rows(report):
-        result = each.result
-        if each.verdict == "not run":
-            add(each.why, each, each.name)
-            continue
-        if each.verdict == "timed":
-            add(result.parity.reason, each, f"parity of {each.name}")
-        if result.latency.verdict == "not run":
-            add(result.latency.reason, each, f"latency of {each.name}")
-        if result.device_verdict == "not run" and result.device_reason:
-            add(result.device_reason, each, f"a device's verdict on {each.name}")
-    return tuple(
-        Unrun(reason, tuple(row for row, _ in these), tuple(what for _, what in these))
-        for reason, these in found.items()
-    )
+def _unrun_of(row: Row) -> dict[str, list[str]]:
+    """By the reason, each part for which it is one; no part where it is that for all."""
+    result = row.result
+    if row.verdict == "not run":
+        return {row.why: []}
+    found: dict[str, list[str]] = {}
+    for part, verdict, reason in (
+        ("parity", result.parity.verdict, result.parity.reason),
+        ("latency", result.latency.verdict, result.latency.reason),
+        ("a device's verdict", result.device_verdict if result.device_reason else "", result.device_reason),
+    ):
+        if verdict == "not run":
+            found.setdefault(reason, []).append(part)
+    return found
 
 
 def where(result: Result) -> str:

@@ -35,15 +35,15 @@ class Way:
 
 def all_of(report: Report, program: str = "vitexport") -> tuple[Way, ...]:
     """Each once, however much it would run. ``program`` is how this one is called."""
-    found = (way for absent in cells.unrun(report) for way in ways(report, absent, program))
+    found = (way for unrun in cells.unrun(report) for way in ways(report, unrun, program))
     return tuple(dict.fromkeys(found))
 
 
-def ways(report: Report, absent: cells.Unrun, program: str = "vitexport") -> tuple[Way, ...]:
+def ways(report: Report, unrun: cells.Unrun, program: str = "vitexport") -> tuple[Way, ...]:
     """Of what was not run for one reason; none where no machine would run it, or a device did already."""
     found: dict[Way, None] = {}
-    for row in absent.rows:
-        found |= dict.fromkeys(_ways(report, row.result, absent.reason, program))
+    for each in unrun.absent:
+        found |= dict.fromkeys(_ways(report, each.row.result, unrun.reason, program))
     return tuple(found)
 
 
