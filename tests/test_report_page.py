@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 browser_test = pytest.mark.browser
 
+#: Wider than what stacks the results, narrower than they are.
+TABLET = {"width": 700, "height": 900}
+
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
@@ -116,6 +119,27 @@ def test_every_result_is_a_row_with_its_figures_and_no_stand_in_passes_for_a_dev
 
 
 @browser_test
+def test_a_phone_shows_every_figure_of_a_result_without_scrolling_and_the_table_stays_one(
+    chromium: Browser, tmp_path: Path
+) -> None:
+    report = written.report(written.result("onnx", "fp32"), *written.every_kind()[7:])
+    with demo_page.fresh_page(chromium, viewport=PHONE) as visitor:
+        opened(visitor, home(tmp_path, report))
+        table = visitor.locator("table.results")
+        assert visitor.locator(".scroll").first.evaluate("e => e.scrollWidth <= e.clientWidth")
+        rows = table.get_by_role("row").filter(has=visitor.get_by_role("cell"))
+        assert rows.count() == len(report.results)
+        assert rows.first.get_by_role("cell").count() == table.get_by_role("columnheader").count() - 1
+        first = " ".join(rows.first.inner_text().split())
+        assert first.startswith("onnx fp32 cpu, 224x224 passed")
+        names = rows.first.locator(".figure").evaluate_all(
+            "all => all.map(each => getComputedStyle(each, '::before').content)"
+        )
+        assert names == ['"Bytes"', '"Drift"', '"SNR dB"', '"Agreement"', '"Cold ms"', '"Median ms"']
+        assert rows.first.bounding_box()["height"] < 130  # a line for its name, three of figures, and its runtime
+
+
+@browser_test
 def test_a_verdict_is_told_by_its_word_and_its_shape(chromium: Browser, tmp_path: Path) -> None:
     with demo_page.fresh_page(chromium) as visitor:
         opened(visitor, home(tmp_path, written.report()))
@@ -153,13 +177,13 @@ def test_texts_that_mean_harm_stay_texts(chromium: Browser, tmp_path: Path) -> N
 
 @browser_test
 def test_keys_reach_what_scrolls(chromium: Browser, tmp_path: Path) -> None:
-    with demo_page.fresh_page(chromium, viewport=PHONE, reduced_motion="reduce") as visitor:
+    with demo_page.fresh_page(chromium, viewport=TABLET, reduced_motion="reduce") as visitor:
         opened(visitor, home(tmp_path, written.report()))
         visitor.keyboard.press("Tab")
         assert visitor.evaluate("document.activeElement.innerText") == "To the results"
         visitor.keyboard.press("Tab")
         table = visitor.locator(".scroll").first
-        assert visitor.evaluate("document.activeElement.getAttribute('aria-label')") == "Results, scrolls sideways"
+        assert visitor.evaluate("document.activeElement.getAttribute('aria-label')") == "Table of results"
         for _ in range(3):
             visitor.keyboard.press("ArrowRight")
         for _ in range(200):  # the page's policy lets wait_for_function run nothing
