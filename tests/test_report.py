@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import StringIO
 
 import pytest
 
-import written_reports
+import written_reports as written
 from vitexport.contract import FileEntry, Measurement, Parity, Placement, Result, Size
 from vitexport.reports.table import render
 
@@ -42,6 +43,19 @@ def test_no_figure_is_cut_off_however_narrow_the_terminal(
 )
 def test_nodes_that_fell_back_are_counted(provider: str, placement: Placement, said: str) -> None:
     """LiteRT's GPU delegate names a kind once, however many it leaves."""
-    written = StringIO()
-    render([written_reports.result("webgpu", "fp32", provider, placement=placement)], written)
-    assert f"; {said} back to the CPU: {placement.fallback[0]}" in " ".join(written.getvalue().split())
+    stream = StringIO()
+    render([written.result("webgpu", "fp32", provider, placement=placement)], stream)
+    assert f"; {said} back to the CPU: {placement.fallback[0]}" in " ".join(stream.getvalue().split())
+
+
+def test_what_was_judged_is_told_and_what_decides_nothing_is_in_brackets() -> None:
+    held = written.result("coreml", "w8", "evaluator")
+    held = replace(held, parity=replace(held.parity, metric="noise", tolerance=0.1))
+    said = StringIO()
+    render([written.result("onnx", "fp32"), held], said)
+    for figure in (" 2.5e-06 ", "(111.9)", "(5.1e-02)", " 25.9 "):
+        assert figure in said.getvalue()
+    assert (
+        "Judged: drift <= 5.0e-01 for onnx fp32; SNR >= 20.0 dB for coreml w8. In brackets: what decides nothing.\n"
+        in (said.getvalue())
+    )

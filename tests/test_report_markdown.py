@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,15 @@ def test_what_did_not_run_and_what_stood_in_is_said() -> None:
     for each in ("adapter has no shader\\-f16", "no device's figure: needs macOS or iOS", "w8: blocks.3 stays float"):
         assert each in said
     assert len(said) < 4000
+
+
+def test_what_was_judged_has_its_bound_beside_it() -> None:
+    held = written.result("coreml", "w8", "evaluator")
+    held = replace(held, parity=replace(held.parity, metric="noise", tolerance=0.1))
+    head, *body = rows_of(rendered(markdown.report(written.report(written.result("onnx", "fp32"), held))))
+    drift, noise = (dict(zip(head, row, strict=True)) for row in body)
+    assert (drift["drift"], drift["SNR dB"]) == ("2.5e-06 (≤ 5.0e-01)", "<sub>111.9</sub>")
+    assert (noise["drift"], noise["SNR dB"]) == ("<sub>5.1e-02</sub>", "25.9 (≥ 20.0)")
 
 
 def test_texts_that_mean_harm_stay_texts() -> None:

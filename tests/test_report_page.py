@@ -140,6 +140,25 @@ def test_a_phone_shows_every_figure_of_a_result_without_scrolling_and_the_table_
 
 
 @browser_test
+def test_what_was_judged_stands_out_with_its_bound_and_the_other_figure_does_not(
+    chromium: Browser, tmp_path: Path
+) -> None:
+    by_drift, by_noise = written.result("onnx", "fp32"), written.result("coreml", "w8", "evaluator")
+    by_noise = replace(by_noise, parity=replace(by_noise.parity, metric="noise", tolerance=0.1))
+    with demo_page.fresh_page(chromium) as visitor:
+        opened(visitor, home(tmp_path, written.report(by_drift, by_noise)))
+        shown = visitor.locator("[data-name=Drift], [data-name='SNR dB']").evaluate_all(
+            "all => all.map(each => [each.innerText.replace(/\\s+/g, ' '), getComputedStyle(each).color])"
+        )
+        ink, faint = (
+            visitor.locator(where).first.evaluate("e => getComputedStyle(e).color") for where in ("h1", "p.faint")
+        )
+    assert [tuple(each) for each in shown] == [
+        ("2.5e-06 ≤ 5.0e-01", ink), ("111.9", faint), ("5.1e-02", faint), ("25.9 ≥ 20.0", ink)
+    ]  # fmt: skip
+
+
+@browser_test
 def test_a_verdict_is_told_by_its_word_and_its_shape(chromium: Browser, tmp_path: Path) -> None:
     with demo_page.fresh_page(chromium) as visitor:
         opened(visitor, home(tmp_path, written.report()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
@@ -15,6 +16,23 @@ Shown = Literal["passed", "failed", "not run", "timed"]
 
 #: The machine that exported, as names and heads call it: a report is read anywhere.
 HOST = "the host"
+
+
+@dataclass(frozen=True)
+class Held:
+    """The figure that was judged, and its bound: noise is judged as the SNR that it is."""
+
+    figure: Literal["drift", "snr_db"]
+    bound: float
+
+    @property
+    def shown(self) -> str:
+        """Beside the figure itself."""
+        return f"≤ {self.bound:.1e}" if self.figure == "drift" else f"≥ {self.bound:.1f}"
+
+    @property
+    def says(self) -> str:
+        return f"drift {self.shown}" if self.figure == "drift" else f"SNR {self.shown} dB"
 
 
 @dataclass(frozen=True)
@@ -35,6 +53,8 @@ class Row:
     """``runtime``, where another row of the same device reads alike; else empty."""
     stand_in: str
     """Why its figures are no device's; empty where they are."""
+    held: Held | None
+    """None where nothing was judged."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +102,7 @@ def _row(result: Result, is_elsewhere: bool, is_twice: bool) -> Row:
         runtime,
         twin,
         stand_in(result),
+        held(result),
     )
 
 
@@ -101,6 +122,16 @@ def stand_in(result: Result) -> str:
     if result.device_verdict == "not run" and result.device_reason not in ("", result.parity.reason):
         return result.device_reason
     return "a software adapter" if SOFTWARE_ADAPTER in result.latency.device else ""
+
+
+def held(result: Result) -> Held | None:
+    """What the verdict hangs on."""
+    parity = result.parity
+    if parity.verdict == "not run" or not parity.tolerance or parity.tolerance < 0:
+        return None
+    if parity.metric == "drift":
+        return Held("drift", parity.tolerance)
+    return Held("snr_db", -20 * math.log10(parity.tolerance))
 
 
 def counted(report: Report) -> str:

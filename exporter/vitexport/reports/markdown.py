@@ -126,13 +126,22 @@ def _row(row: cells.Row, notes: _Notes) -> Sequence[str]:
         text(r.provider),
         str(r.size),
         f"{row.bytes:,}",
-        number(r.parity.drift, ".1e"),
-        number(r.parity.snr_db, ".1f"),
+        _judged(row, "drift", number(r.parity.drift, ".1e")),
+        _judged(row, "snr_db", number(r.parity.snr_db, ".1f")),
         number(r.parity.agreement, ".4f"),
         number(r.latency.cold_ms, ",.1f"),
         number(r.latency.median_ms, ",.1f"),
         notes.mark(row.why, device, stand_in, r.latency.warning),
     )
+
+
+def _judged(row: cells.Row, figure: str, said: str) -> str:
+    """With its bound where it decided, small where the other one did."""
+    if row.held is None:
+        return said
+    if row.held.figure != figure:
+        return f"<sub>{said}</sub>"
+    return f"{said} ({row.held.shown})"
 
 
 def _compared(cell: Compared) -> Sequence[str]:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from vitexport.contract import Measurement, Parity, Report, Result
 from vitexport.reports import again, ways
-from vitexport.reports.cells import Shown, counted, shown
+from vitexport.reports.cells import Shown, counted, held, shown
 from vitexport.reports.file import by_device
 
 #: Wide enough for every column. A narrower terminal breaks the rows in two; rich would cut figures and verdicts off.
@@ -36,7 +36,7 @@ def render(results: Sequence[Result], file: IO[str] | None = None) -> None:
     for result in results:
         table.add_row(*_cells(result, notes))
     console.print(table)
-    for line in notes.lines:
+    for line in (*notes.lines, *_held(results)):
         console.print(line, style="dim", soft_wrap=True)
 
 
@@ -104,14 +104,35 @@ def _cells(result: Result, notes: _Notes) -> list[str | Text]:
         result.provider,
         str(result.size),
         f"{sum(f.bytes for f in result.files):,}",
-        _number(parity.drift, ".1e"),
-        _number(parity.snr_db, ".1f"),
+        _judged(result, "drift", _number(parity.drift, ".1e")),
+        _judged(result, "snr_db", _number(parity.snr_db, ".1f")),
         _number(parity.agreement, ".4f"),
         _number(latency.cold_ms, ",.1f"),
         _number(latency.median_ms, ",.1f"),
         Text(notes.mark(_device(result))),
         _verdict(result, notes),
     ]
+
+
+def _judged(result: Result, figure: str, said: str) -> Text:
+    """In brackets where it decides nothing: most terminals show what is dim, and no file does."""
+    decides = held(result)
+    return Text(said) if decides is None or decides.figure == figure else Text(f"({said})", style="dim")
+
+
+def _held(results: Sequence[Result]) -> Iterable[Text]:
+    """What was judged, of which variants."""
+    found: dict[str, dict[str, None]] = {}
+    for result in results:
+        if decides := held(result):
+            found.setdefault(decides.says, {})[f"{result.target} {result.precision}"] = None
+    if found:
+        # Not every terminal, nor every file that it is sent to, has the signs.
+        said = "; ".join(
+            f"{says.replace('≤', '<=').replace('≥', '>=')} for {', '.join(variants)}"
+            for says, variants in found.items()
+        )
+        yield Text(f"Judged: {said}. In brackets: what decides nothing.")
 
 
 def _device(result: Result) -> str:
