@@ -9,6 +9,7 @@ import pytest
 
 import written_reports as written
 from vitexport.contract import FileEntry, Measurement, Parity, Placement, Result, Size
+from vitexport.reports.cells import milliseconds
 from vitexport.reports.table import render
 
 
@@ -28,7 +29,7 @@ def test_no_figure_is_cut_off_however_narrow_the_terminal(
     files = (FileEntry("webgpu/model_fp32.onnx", 123_456_789, "0"),)
     written = stream()
     render([Result("m", "reference", "fp16", "webgpu", Size(1024, 2048), files, parity, latency)], written)
-    for figure in ("1024x2048", "123,456,789", "1.2e-03", "61.5", "0.9876", "1,234.5", "98.7", "failed", "a GPU"):
+    for figure in ("1024x2048", "123,456,789", "1.2e-03", "61.5", "0.9876", "1,234", "98.7", "99.9", "failed", "a GPU"):
         assert figure in written.getvalue()
     assert "…" not in written.getvalue()
 
@@ -59,3 +60,31 @@ def test_what_was_judged_is_told_and_what_decides_nothing_is_in_brackets() -> No
         "Judged: drift <= 5.0e-01 for onnx fp32; SNR >= 20.0 dB for coreml w8. In brackets: what decides nothing.\n"
         in (said.getvalue())
     )
+
+
+def test_times_are_told_to_three_digits_however_short() -> None:
+    told = {0.0001: "0.000100", 0.088: "0.0880", 0.0704: "0.0704", 3.214: "3.21", 9.996: "10.0", 98.7: "98.7"}
+    told |= {99.96: "100", 1234.6: "1,235", 0.0: "0"}
+    assert {ms: milliseconds(ms) for ms in told} == told
+    assert milliseconds(None) == "–"
+    said = StringIO()
+    render([replace(written.result("tflite", "fp32"), latency=written.measured(0.07))], said)
+    head, row, note, *_ = said.getvalue().splitlines()
+    assert head.split()[-5:] == ["ms", "p90", "ms", "device", "verdict"]
+    assert row.split()[-5:] == ["0.210", "0.0702", "0.0732", "[1]", "passed"]
+    assert note == "[1] A processor, runtime 1.0, cpu, 30 runs, load 12.0 ms, p99 0.0735 ms"
+
+
+def test_devices_are_named_in_the_rows_where_a_table_has_several() -> None:
+    made = written.result("webgpu", "fp32", "webgpu")
+    phones = (
+        replace(made, parity=replace(made.parity, runtime=f"a browser on {name}"))
+        for name in ("Pixel 9", "the one of them that lies in the second drawer")
+    )
+    said = StringIO()
+    render([made, *phones], said)
+    for words in ("  the host [1] ", "  Pixel 9 [1] ", "  the one of them that ... [1] "):
+        assert words in said.getvalue()
+    alone = StringIO()
+    render([made], alone)
+    assert "the host" not in alone.getvalue()

@@ -36,8 +36,7 @@ def test_every_result_is_a_row_of_one_table() -> None:
         assert shown[""].endswith(cell.verdict)
         assert shown["variant"] == f"{cell.result.target} {cell.result.precision}"
         assert (shown["on"], shown["bytes"]) == (cell.result.provider, f"{cell.bytes:,}")
-        median = cell.result.latency.median_ms
-        assert shown["median ms"] == ("–" if median is None else f"{median:,.1f}")
+        assert shown["median ms"] == cells.milliseconds(cell.result.latency.median_ms)
 
 
 def test_what_did_not_run_and_what_stood_in_is_said() -> None:

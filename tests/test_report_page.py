@@ -103,7 +103,7 @@ def test_every_result_is_a_row_with_its_figures_and_no_stand_in_passes_for_a_dev
             if r.parity.snr_db is not None:
                 figures += [f"{r.parity.drift:.1e}", f"{r.parity.snr_db:.1f}", f"{r.parity.agreement:.4f}"]
             if r.latency.median_ms is not None:
-                figures += [f"{r.latency.cold_ms:,.1f}", f"{r.latency.median_ms:,.1f}"]
+                figures += [cells.milliseconds(ms) for ms in (r.latency.cold_ms, r.latency.median_ms)]
             assert [figure for figure in figures if figure not in text] == []
             stood_in = r.target == "coreml" or (r.target, r.precision) == ("webgpu", "fp32")
             assert ("no device’s figure" in text) == stood_in

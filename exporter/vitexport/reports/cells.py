@@ -200,6 +200,15 @@ def number(value: float | None, how: str) -> str:
     return "–" if value is None else format(value, how)
 
 
+def milliseconds(ms: float | None) -> str:
+    """To three digits, and whole ones in full: ``0.0880``, ``3.21``, ``1,235``. A dash where there is none."""
+    if ms is None:
+        return "–"
+    rounded = float(f"{ms:.3g}") if math.isfinite(ms) else 0.0
+    decimals = max(0, 2 - math.floor(math.log10(rounded))) if rounded > 0 else 0
+    return f"{ms:,.{decimals}f}"
+
+
 def megabytes(count: int) -> str:
     """To three digits: ``449 kB``, ``22.5 MB``."""
     for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from vitexport.contract import Report, Verdict
 from vitexport.reports import cells, ways
-from vitexport.reports.cells import number
+from vitexport.reports.cells import milliseconds, number
 from vitexport.reports.compare import Check, Compared, Comparison
 
 _MARKS: dict[str, str] = {"passed": "✅", "failed": "❌", "not run": "⬜", "timed": "⏱️"}
@@ -129,8 +129,8 @@ def _row(row: cells.Row, notes: _Notes) -> Sequence[str]:
         _judged(row, "drift", number(r.parity.drift, ".1e")),
         _judged(row, "snr_db", number(r.parity.snr_db, ".1f")),
         number(r.parity.agreement, ".4f"),
-        number(r.latency.cold_ms, ",.1f"),
-        number(r.latency.median_ms, ",.1f"),
+        milliseconds(r.latency.cold_ms),
+        milliseconds(r.latency.median_ms),
         notes.mark(row.why, device, stand_in, r.latency.warning),
     )
 

@@ -74,7 +74,7 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"number": cells.number, "megabytes": cells.megabytes, "joined": _joined}
+    made.filters |= {"number": cells.number, "megabytes": cells.megabytes, "ms": cells.milliseconds, "joined": _joined}
     return made
 
 

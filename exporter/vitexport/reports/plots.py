@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from vitexport.contract import Measurement, Report
 from vitexport.parity import SNR_CEILING_DB
 from vitexport.reports.axes import Axis, Tick, spanning
-from vitexport.reports.cells import Row, megabytes, number, rows
+from vitexport.reports.cells import Row, megabytes, milliseconds, number, rows
 
 if TYPE_CHECKING:
     from vitexport.diff.trace import Trace
@@ -282,17 +282,17 @@ def _strip(row: Row, axis: Axis) -> Strip:
         ("p90", latency.p90_ms),
         ("p99", latency.p99_ms),
     )
-    says = " · ".join(f"{name} {number(ms, ',.1f')}" for name, ms in figures if ms is not None)
+    says = " · ".join(f"{name} {milliseconds(ms)}" for name, ms in figures if ms is not None)
     return Strip(row, runs, at(latency.cold_ms), at(latency.median_ms), f"{says} ms", _also(latency))
 
 
 def _also(latency: Measurement) -> str:
-    said = [] if latency.load_ms is None else [f"loaded in {latency.load_ms:,.1f} ms"]
+    said = [] if latency.load_ms is None else [f"loaded in {milliseconds(latency.load_ms)} ms"]
     said.append(f"{latency.runs} runs")
     if "threads" in latency.facts:
         said.append(f"threads: {latency.facts['threads']}")
     if latency.sustained_ms is not None:
-        said.append(f"{latency.sustained_ms:,.1f} ms after {number(latency.sustained_after_s, ',.0f')} s")
+        said.append(f"{milliseconds(latency.sustained_ms)} ms after {number(latency.sustained_after_s, ',.0f')} s")
     if latency.peak_memory_bytes:
         said.append(f"{megabytes(latency.peak_memory_bytes)} at most")
     return " · ".join(said)

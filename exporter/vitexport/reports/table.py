@@ -13,11 +13,15 @@ from rich.text import Text
 
 from vitexport.contract import Measurement, Parity, Report, Result
 from vitexport.reports import again, ways
-from vitexport.reports.cells import Shown, counted, held, shown
+from vitexport.reports.cells import HOST, Shown, counted, held, milliseconds, shown, where
 from vitexport.reports.file import by_device
 
-#: Wide enough for every column. A narrower terminal breaks the rows in two; rich would cut figures and verdicts off.
-_WIDTH = 132
+#: Wide enough for every column at its widest. A narrower terminal breaks the rows in two; rich would cut figures and
+#: verdicts off.
+_WIDTH = 200
+
+#: Letters of a device's name in a row; its note has all.
+_LONGEST_DEVICE = 24
 
 _STYLES: dict[Shown, str] = {"passed": "bold green", "failed": "bold red", "not run": "yellow", "timed": ""}
 
@@ -29,12 +33,14 @@ def render(results: Sequence[Result], file: IO[str] | None = None) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for name in ("target", "precision", "provider", "size"):
         table.add_column(name, no_wrap=True)
-    for name in ("bytes", "drift", "SNR dB", "agreement", "cold ms", "median ms"):
+    for name in ("bytes", "drift", "SNR dB", "agreement", "cold ms", "median ms", "p90 ms"):
         table.add_column(name, justify="right", no_wrap=True)
     for name in ("device", "verdict"):
         table.add_column(name, no_wrap=True)
+    is_of_several = len({where(result) for result in results}) > 1
     for result in results:
-        table.add_row(*_cells(result, notes))
+        device = _short(where(result) or HOST) if is_of_several else ""
+        table.add_row(*_cells(result, device, notes))
     console.print(table)
     for line in (*notes.lines, *_held(results)):
         console.print(line, style="dim", soft_wrap=True)
@@ -96,7 +102,11 @@ class _Notes:
         return (Text(f"[{i}] {text}") for i, text in enumerate(self._texts, 1))
 
 
-def _cells(result: Result, notes: _Notes) -> list[str | Text]:
+def _short(device: str) -> str:
+    return device if len(device) <= _LONGEST_DEVICE else f"{device[: _LONGEST_DEVICE - 3]}..."
+
+
+def _cells(result: Result, device: str, notes: _Notes) -> list[str | Text]:
     parity, latency = result.parity, result.latency
     return [
         result.target,
@@ -107,9 +117,8 @@ def _cells(result: Result, notes: _Notes) -> list[str | Text]:
         _judged(result, "drift", _number(parity.drift, ".1e")),
         _judged(result, "snr_db", _number(parity.snr_db, ".1f")),
         _number(parity.agreement, ".4f"),
-        _number(latency.cold_ms, ",.1f"),
-        _number(latency.median_ms, ",.1f"),
-        Text(notes.mark(_device(result))),
+        *("-" if ms is None else milliseconds(ms) for ms in (latency.cold_ms, latency.median_ms, latency.p90_ms)),
+        Text(f"{device} {notes.mark(_device(result)).removeprefix('-')}".strip() or "-"),
         _verdict(result, notes),
     ]
 
@@ -158,9 +167,11 @@ def _timed(latency: Measurement) -> str:
     threads = latency.facts.get("threads")
     told = f", {threads} thread{'' if threads == '1' else 's'}" if threads and "thread" not in latency.device else ""
     after = latency.sustained_after_s
-    lasting = "" if after is None else f"; {latency.sustained_ms:,.1f} ms after {after / 60:g} min of work"
+    lasting = "" if after is None else f"; {milliseconds(latency.sustained_ms)} ms after {after / 60:g} min of work"
+    rest = (("load", latency.load_ms), ("p99", latency.p99_ms))
+    also = "".join(f", {name} {milliseconds(ms)} ms" for name, ms in rest if ms is not None)
     care = f"; {latency.warning}" if latency.warning else ""
-    return f"{latency.device}, {latency.runtime}, {latency.provider}{told}, {latency.runs} runs{lasting}{care}"
+    return f"{latency.device}, {latency.runtime}, {latency.provider}{told}, {latency.runs} runs{also}{lasting}{care}"
 
 
 def _people(parity: Parity) -> str:
