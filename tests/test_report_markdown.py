@@ -35,8 +35,13 @@ def test_every_result_is_a_row_of_one_table() -> None:
         shown = dict(zip(head, row, strict=True))
         assert shown[""].endswith(cell.verdict)
         assert shown["variant"] == f"{cell.result.target} {cell.result.precision}"
-        assert (shown["on"], shown["bytes"]) == (cell.result.provider, f"{cell.bytes:,}")
-        assert shown["median ms"] == cells.milliseconds(cell.result.latency.median_ms)
+        device = cells.where(cell.result)
+        assert (shown["on"], shown["bytes"]) == (
+            cell.result.provider + (f", {device}" if device else ""),
+            f"{cell.bytes:,}",
+        )
+        median = cells.milliseconds(cell.result.latency.median_ms)
+        assert shown["median ms"] == (f"{median} ({cell.interval})" if cell.interval else median)
 
 
 def test_what_did_not_run_and_what_stood_in_is_said() -> None:
@@ -55,13 +60,41 @@ def test_what_was_judged_has_its_bound_beside_it() -> None:
     assert (noise["drift"], noise["SNR dB"]) == ("<sub>5.1e-02</sub>", "25.9 (≥ 20.0)")
 
 
+def test_notes_are_sentences_in_order_and_wide_spreads_are_figures_beside_their_medians() -> None:
+    warned = [
+        written.result("onnx", precision, latency=replace(written.measured(22.0), warning=warning))
+        for precision, warning in (("fp32", written.WIDE), ("fp16", written.WIDE.partition("; ")[2]))
+    ]
+    said = markdown.report(written.report(*written.every_kind(), *warned))
+    assert "1 not run, 1 timed. random \\(seed 0\\), Apache\\-2.0.\n" in said
+    assert said.count("confidence") == 1
+    head, *body = rows_of(rendered(said))
+    rows = [dict(zip(head, row, strict=True)) for row in body]
+    medians = [row["median ms"] for row in rows if row["median ms"].endswith("(21.9 to 24.1)")]
+    assert len(medians) == 3
+    assert rows[0]["p90 ms"] == cells.milliseconds(written.result("onnx", "fp32").latency.p90_ms)
+    marks = [[int(mark) for mark in row["notes"].split(", ")] for row in rows]
+    assert all(each == sorted(each) for each in marks)
+    first_seen = list(dict.fromkeys(mark for each in marks for mark in each))
+    assert first_seen == sorted(first_seen)
+    assert "low\\-power mode is on" in said
+
+
+def test_advice_is_not_what_was_done_otherwise_and_the_command_is_there() -> None:
+    said = markdown.report(written.report())
+    assert "Done otherwise" not in said
+    assert "- `vitexport --model 'a model' --target onnx --precision fp32 --precision fp16 --out 'made by/us'`" in said
+
+
 def test_texts_that_mean_harm_stay_texts() -> None:
     report = written.hostile()
     for said in (markdown.report(report), markdown.comparison(compare.compare(report, report, compare.Allowed()))):
         html = rendered(said)
         assert len({len(row) for row in rows_of(html)}) == 1
         assert not re.findall(r"<(script|img|a|h[12])\b", html)
-        assert not re.findall(r"@you|#1\b|://h|\u202e", html)
+        linked = re.sub(r"<code>.*?</code>", "", html)  # where GitHub makes no link of anything
+        assert not re.findall(r"@you|#1\b|://h", linked)
+        assert "\u202e" not in html
         assert "&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;" in html
 
 

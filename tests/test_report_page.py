@@ -99,6 +99,7 @@ def test_every_result_is_a_row_with_its_figures_and_no_stand_in_passes_for_a_dev
         for (group, row), text in zip(rows, shown, strict=True):
             r = row.result
             figures = [f"{r.target} {r.precision}", f"{r.provider}, {r.size}", row.verdict, f"{row.bytes:,}", row.why]
+            figures += [row.interval, row.warning]
             figures += [row.ran_on if row.ran_on != group.device else "", row.stand_in]
             if r.parity.snr_db is not None:
                 figures += [f"{r.parity.drift:.1e}", f"{r.parity.snr_db:.1f}", f"{r.parity.agreement:.4f}"]

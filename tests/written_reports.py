@@ -25,6 +25,9 @@ SMALL, LARGE = Size(224, 224), Size(384, 256)
 #: What a model card, a file's name or a device may call itself.
 HOSTILE = '<script>alert("1")</script><img src=x onerror=alert(2)>"\'&|`*_[x](http://h)\n@you #1 ]]> {{ 7*7 }} \u202e'
 
+#: As vitexport.spread says it, after what else there is to say.
+WIDE = "low-power mode is on; wide spread: the median is 21.9 to 24.1 ms (95% confidence)"
+
 #: Bytes of each precision's file.
 BYTES = {"fp32": 22_930_000, "fp16": 11_630_000, "w8": 6_250_000, "w8a8": 6_520_000, "w4": 3_580_000}
 SNR = {"fp32": 111.9, "fp16": 55.9, "w8": 25.9, "w8a8": 21.5, "w4": 3.2}
@@ -134,7 +137,7 @@ def every_kind() -> tuple[Result, ...]:
         result("webgpu", "fp16", "wasm", latency=measured(55.0, "A processor (WebAssembly, 1 thread)", "in a browser")),
         *(evaluated(result("coreml", precision, "evaluator")) for precision in ("fp16", "w8")),
         result("tflite", "fp32", "interpreter"),
-        result("tflite", "w8a8", "interpreter", latency=replace(measured(22.0), warning="runs spread by 40 %")),
+        result("tflite", "w8a8", "interpreter", latency=replace(measured(22.0), warning=WIDE)),
         timed(result("tflite", "w8a8", "xnnpack"), "Pixel 9"),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
@@ -13,6 +14,9 @@ from vitexport.contract import Report, Result
 #: ``timed``: latency was measured, and parity was not asked for.
 Shown = Literal["passed", "failed", "not run", "timed"]
 
+
+#: As :func:`vitexport.spread.warning` puts it. A dozen such sentences in a report are one figure beside each median.
+_WIDE = re.compile(r"wide spread: the median is (\S+ to \S+) ms \(95% confidence\)")
 
 #: The machine that exported, as names and heads call it: a report is read anywhere.
 HOST = "the host"
@@ -55,6 +59,10 @@ class Row:
     """Why its figures are no device's; empty where they are."""
     held: Held | None
     """None where nothing was judged."""
+    interval: str
+    """Where the median lies, in milliseconds, of runs that spread widely; else empty."""
+    warning: str
+    """What else there is to take the times with care for."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +100,7 @@ def _row(result: Result, is_elsewhere: bool, is_twice: bool) -> Row:
     runtime = latency.runtime or parity.runtime.removesuffix(f" on {device}")
     twin = runtime if is_twice else ""
     apart = [device or HOST] if is_elsewhere else []
+    interval, warning = _spread(latency.warning)
     return Row(
         result,
         ", ".join([_plain_name(result), *apart, *([twin] if twin else [])]),
@@ -103,7 +112,16 @@ def _row(result: Result, is_elsewhere: bool, is_twice: bool) -> Row:
         twin,
         stand_in(result),
         held(result),
+        interval,
+        warning,
     )
+
+
+def _spread(warning: str) -> tuple[str, str]:
+    """The interval that a warning tells, and what it says beside."""
+    said = [part for part in warning.split("; ") if part]
+    intervals = [found[1] for part in said if (found := _WIDE.fullmatch(part))]
+    return "".join(intervals[:1]), "; ".join(part for part in said if not _WIDE.fullmatch(part))
 
 
 def _plain_name(result: Result) -> str:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 from vitexport.contract import Report, Verdict
-from vitexport.reports import cells, ways
+from vitexport.reports import again, cells, ways
 from vitexport.reports.cells import milliseconds, number
 from vitexport.reports.compare import Check, Compared, Comparison
 
@@ -30,6 +30,8 @@ _LINKS = re.compile(r"([@#]|://|www\.|gh-)(?=\w)", re.IGNORECASE)
 
 _NO_WIDTH = "\u200b"
 
+_WIDE = "In brackets after a median whose runs spread widely: where it lies, with 95% confidence."
+
 #: A comment on GitHub ends at 65,536 characters, and a list that long helps nobody.
 _MOST_REASONS = 20
 
@@ -37,22 +39,38 @@ _MOST_REASONS = 20
 def report(made: Report) -> str:
     """The table, and in a fold what ran it and what did not run."""
     notes = _Notes()
-    table = [_row(row, notes) for row in cells.rows(made)]
+    rows = [row for group in cells.groups(made) for row in group.rows]
+    table = [_row(row, notes) for row in rows]
     model = made.results[0].model if made.results else made.request.model
     lines = [
         f"### {text(model)}: {_said(made.verdict)}",
         "",
-        f"{cells.counted(made)} {text(made.provenance.origin)}, {text(made.provenance.licence)}.",
+        f"{cells.counted(made)}. {text(made.provenance.origin)}, {text(made.provenance.licence)}.",
         "",
         *_table(
-            ("", "variant", "on", "size", "bytes", "drift", "SNR dB", "agreement", "cold ms", "median ms", "notes"),
-            "llllrrrrrrl",
+            (
+                "",
+                "variant",
+                "on",
+                "size",
+                "bytes",
+                "drift",
+                "SNR dB",
+                "agreement",
+                "cold ms",
+                "median ms",
+                "p90 ms",
+                "notes",
+            ),
+            "llllrrrrrrrl",
             table,
         ),
         "",
+        *([_WIDE, ""] if any(row.interval for row in rows) else []),
         *_fold("Devices, and what was not run", [f"{mark}. {each}" for mark, each in notes.lines]),
         *_fold("What would run the rest", [f"- {text(way.where)}: {_code(way.command)}" for way in ways.all_of(made)]),
-        *_fold("Done otherwise than asked", [f"- {text(note)}" for note in made.notes[:_MOST_REASONS]]),
+        *_fold("Notes", [f"- {text(note)}" for note in made.notes[:_MOST_REASONS]]),
+        *_fold(f"The same again, with vitexport {text(made.vitexport)}", [f"- {_code(again.command(made.request))}"]),
     ]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -107,9 +125,9 @@ class _Notes:
         self._texts: list[str] = []
 
     def mark(self, *said: str) -> str:
-        known = [each for each in said if each]
-        self._texts += [each for each in dict.fromkeys(known) if each not in self._texts]
-        return ", ".join(str(self._texts.index(each) + 1) for each in known)
+        known = dict.fromkeys(each for each in said if each)
+        self._texts += [each for each in known if each not in self._texts]
+        return ", ".join(map(str, sorted(self._texts.index(each) + 1 for each in known)))
 
     @property
     def lines(self) -> list[tuple[int, str]]:
@@ -123,15 +141,16 @@ def _row(row: cells.Row, notes: _Notes) -> Sequence[str]:
     return (
         _said(row.verdict),
         f"{text(r.target)} {text(r.precision)}",
-        text(r.provider),
+        text(", ".join(word for word in (r.provider, cells.where(r)) if word)),
         str(r.size),
         f"{row.bytes:,}",
         _judged(row, "drift", number(r.parity.drift, ".1e")),
         _judged(row, "snr_db", number(r.parity.snr_db, ".1f")),
         number(r.parity.agreement, ".4f"),
         milliseconds(r.latency.cold_ms),
-        milliseconds(r.latency.median_ms),
-        notes.mark(row.why, device, stand_in, r.latency.warning),
+        milliseconds(r.latency.median_ms) + (f" ({row.interval})" if row.interval else ""),
+        milliseconds(r.latency.p90_ms),
+        notes.mark(row.why, device, stand_in, row.warning),
     )
 
 
