@@ -68,6 +68,38 @@ def test_bench_takes_what_is_named() -> None:
         assert asked.device in ("browser", "adb", "ios")
 
 
+def test_what_made_the_rows_of_devices_is_named_for_each_way_they_came_in(tmp_path: Path) -> None:
+    web = written.result("webgpu", "fp16", "wasm")
+    driven = on("iPhone 16", written.result("coreml", "fp16", "cpu_only"))
+    driven = replace(driven, parity=replace(driven.parity, runtime="Core ML, driven by coremltools on iPhone 16"))
+    report = written.report(
+        written.result("onnx", "fp32"),
+        *(on(device, web) for device in ("Pixel 9", "Galaxy S24")),
+        on("Pixel 9", written.result("tflite", "fp32", "xnnpack")),
+        driven,
+        on("iPad", written.result("coreml", "fp16", "all")),
+        out="exports/selfie",
+    )
+    named = ways.of_devices(report)
+    assert [(way.where, way.command) for way in named] == [
+        ("What ran on Pixel 9, Galaxy S24", f"{BROWSER} --devices 2"),
+        ("What ran on Pixel 9", ADB),
+        ("What ran on iPhone 16", IOS),
+        ("What ran on iPad", "vitexport report exports/selfie --add FILE"),
+    ]
+    html, said = page.render(stored.Stored(tmp_path, report)).decode(), markdown.report(report)
+    again = html[html.index('id="again"') :]
+    assert [way.command for way in named if way.command not in again or way.command not in said] == []
+    assert ways.of_devices(written.report(web)) == ()
+
+
+def test_names_that_devices_were_given_are_given_again() -> None:
+    web = on("the old phone", written.result("webgpu", "fp16", "wasm"))
+    web = replace(web, latency=replace(web.latency, facts={"model": "Pixel 4"}))
+    (way,) = ways.of_devices(written.report(web, out="exports/selfie"))
+    assert way.command == f"{BROWSER} --name 'the old phone'"
+
+
 def test_the_page_markdown_and_the_terminal_name_the_same(tmp_path: Path) -> None:
     report = written.report(out="exports/selfie")
     named = [way.command for way in ways.all_of(report)]

@@ -70,7 +70,13 @@ def report(made: Report) -> str:
         *_fold("Devices, and what was not run", [f"{mark}. {each}" for mark, each in notes.lines]),
         *_fold("What would run the rest", [f"- {text(way.where)}: {_code(way.command)}" for way in ways.all_of(made)]),
         *_fold("Notes", [f"- {text(note)}" for note in made.notes[:_MOST_REASONS]]),
-        *_fold(f"The same again, with vitexport {text(made.vitexport)}", [f"- {_code(again.command(made.request))}"]),
+        *_fold(
+            f"The same again, with vitexport {text(made.vitexport)}",
+            [
+                f"- {_code(again.command(made.request))}",
+                *(f"- {text(way.where)}: {_code(way.command)}" for way in ways.of_devices(made)),
+            ],
+        ),
     ]
     return "\n".join(lines).rstrip() + "\n"
 

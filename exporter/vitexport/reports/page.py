@@ -36,6 +36,7 @@ def render(stored: Stored) -> bytes:
             policy=_policy(style),
             model=report.results[0].model if report.results else report.request.model,
             command=again.command(report.request),
+            of_devices=ways.of_devices(report),
             groups=cells.groups(report),
             counted=cells.counted(report),
             unrun=[(each, ways.ways(report, each)) for each in cells.unrun(report)],

@@ -1,10 +1,11 @@
-"""What would run what was not run: the command, and what it takes, told alike on the page, in Markdown and below the
-terminal's table."""
+"""What would run what was not run, and what made the rows of devices: commands, and what they take, told alike on the
+page, in Markdown and below the terminal's table."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from vitexport import registry
@@ -17,6 +18,8 @@ _ATTACHED = {
     "adb": ("On an Android device that is attached, its GPU too", "--device adb --benchmark-model PATH"),
     "ios": ("On a Mac that an iPhone or iPad is attached to", "--device ios --team ID"),
 }
+
+_THERE = "On a machine that has what is missing"
 
 #: A missing toolchain's sentence says how to get it: see :mod:`vitexport.toolchain`.
 _SAYS_WHAT_TO_INSTALL = re.compile(r"\b(Run: |Install )")
@@ -35,8 +38,8 @@ class Way:
 
 def all_of(report: Report, program: str = "vitexport") -> tuple[Way, ...]:
     """Each once, however much it would run. ``program`` is how this one is called."""
-    found = (way for unrun in cells.unrun(report) for way in ways(report, unrun, program))
-    return tuple(dict.fromkeys(found))
+    found = dict.fromkeys(way for unrun in cells.unrun(report) for way in ways(report, unrun, program))
+    return _sorted(found)
 
 
 def ways(report: Report, unrun: cells.Unrun, program: str = "vitexport") -> tuple[Way, ...]:
@@ -44,7 +47,12 @@ def ways(report: Report, unrun: cells.Unrun, program: str = "vitexport") -> tupl
     found: dict[Way, None] = {}
     for each in unrun.absent:
         found |= dict.fromkeys(_ways(report, each.row.result, unrun.reason, program))
-    return tuple(found)
+    return _sorted(found)
+
+
+def _sorted(found: Iterable[Way]) -> tuple[Way, ...]:
+    """What files its figures first."""
+    return tuple(sorted(found, key=lambda way: way.where == _THERE))
 
 
 def _ways(report: Report, result: Result, reason: str, program: str) -> Iterator[Way]:
@@ -65,7 +73,45 @@ def _ways(report: Report, result: Result, reason: str, program: str) -> Iterator
         for where, options in (_ATTACHED[way] for way in target.traits.devices if way in _ATTACHED):
             yield Way(where, f"{program} bench {bundle} {options}")
     if not cells.where(result):
-        yield Way("On a machine that has what is missing", f"{program} check {bundle}")
+        yield Way(_THERE, f"{program} check {bundle}")
+
+
+def of_devices(report: Report) -> tuple[Way, ...]:
+    """What made the rows of devices that are not the host, for each way that they came in."""
+    found: dict[tuple[str, str], list[Result]] = {}
+    for result in report.results:
+        way = _came(result) if cells.where(result) else ""
+        if way:
+            found.setdefault((result.target, way), []).append(result)
+    return tuple(_again(report, target, way, results) for (target, way), results in found.items())
+
+
+def _came(result: Result) -> str:
+    """``browser``, ``adb``, ``ios``, or ``file``: written by what a bundle brings, and taken back."""
+    target = _known(result.target)
+    if target is None:
+        return ""
+    if isinstance(target, Remote):
+        return "browser"
+    if "adb" in target.traits.devices:
+        return "adb"
+    # Where a phone is attached, coremltools' model runner drives Core ML, and says so; a Swift package does not.
+    return "ios" if "driven by" in result.parity.runtime else "file"
+
+
+def _again(report: Report, target: str, way: str, results: list[Result]) -> Way:
+    devices = list(dict.fromkeys(map(cells.where, results)))
+    where = f"What ran on {', '.join(devices)}"
+    if way == "file":
+        return Way(where, f"vitexport report {again.path(report.out)} --add FILE")
+    bench = f"vitexport bench {again.path(report.out, target)}"
+    if way != "browser":
+        return Way(where, f"{bench} {_ATTACHED[way][1]}")
+    # Where its owner named a device, its own name is kept beside: see vitexport.devices.report.
+    named = {cells.where(r) for r in results if "model" in r.latency.facts}
+    if named.issuperset(devices):
+        return Way(where, " ".join([bench, "--device browser --lan", *(f"--name {shlex.quote(d)}" for d in devices)]))
+    return Way(where, f"{bench} --device browser --lan" + (f" --devices {len(devices)}" if len(devices) > 1 else ""))
 
 
 def _known(name: str) -> Target | None:
