@@ -23,7 +23,7 @@ from vitexport.commands import COMMANDS
 from vitexport.contract import ExportRequest, Measurement, Report, Result, Size
 from vitexport.errors import BadRequest
 from vitexport.manifest import encode
-from vitexport.reports import again, cells, page, plots, stored
+from vitexport.reports import again, axes, cells, page, plots, stored
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -327,7 +327,7 @@ def test_infinite_and_missing_figures_do_not_break_the_plots(tmp_path: Path) -> 
 
 def test_marks_keep_inside() -> None:
     for plot in plots.scatters(written.report()):
-        assert all(0 <= p.x <= 100 and 0 <= p.y <= plots.HEIGHT for p in plot.points)
+        assert all(0 <= p.x <= 100 and 0 <= p.y <= axes.HEIGHT for p in plot.points)
         assert any(p.failed for p in plot.points)
 
 

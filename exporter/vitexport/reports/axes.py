@@ -9,6 +9,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+HEIGHT = 280  # of a plot, in pixels
+
 _STEPS = (1, 2, 5)
 
 

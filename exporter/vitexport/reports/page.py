@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from vitexport.contract import FileEntry, Report
-from vitexport.reports import again, cells, plots, ways
+from vitexport.reports import again, axes, cells, plots, ways
 from vitexport.reports.stored import Stored
 
 PAGE_NAME = "report.html"
@@ -45,7 +45,7 @@ def render(stored: Stored) -> bytes:
             latencies=plots.latencies(report),
             walks=plots.walks(stored.traces),
             traces=stored.traces,
-            height=plots.HEIGHT,
+            height=axes.HEIGHT,
             proof=_data_uri(stored.proof),
             toolchain=_toolchain(stored),
             rungs=[(manifest, rung) for manifest in stored.manifests for rung in manifest.rungs],
