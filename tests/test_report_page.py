@@ -234,6 +234,11 @@ def test_no_two_rows_read_alike_whatever_ran_them(tmp_path: Path) -> None:
     assert [(group.device, group.is_host, len(group.rows)) for group in cells.groups(report)] == [
         ("A processor", True, 2), ("Pixel 9", False, 3), ("Galaxy S24", False, 1)
     ]  # fmt: skip
+    here = written.result("tflite", "fp32", "interpreter")
+    counted = (replace(here, latency=replace(here.latency, facts={"threads": str(count)})) for count in (1, 2))
+    assert [row.name.rpartition("224x224")[2] for row in cells.rows(written.report(*counted))] == [
+        ", runtime 1.0, 1 thread", ", runtime 1.0, 2 threads"
+    ]  # fmt: skip
     html = page.render(stored.Stored(tmp_path, report)).decode()
     summaries = re.findall(r"<summary>(.*)</summary>", html)
     assert len(summaries) == len(set(summaries)) == 6  # one could not run, and one is of the files

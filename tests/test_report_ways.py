@@ -10,7 +10,7 @@ import pytest
 
 import written_reports as written
 from vitexport.commands import bench
-from vitexport.contract import Result
+from vitexport.contract import Parity, Result
 from vitexport.reports import markdown, page, stored, table, ways
 
 BROWSER = "vitexport bench exports/selfie/webgpu --device browser --lan"
@@ -26,6 +26,12 @@ def on(device: str, made: Result) -> Result:
     """As a device filed it that is not this machine."""
     parity = replace(made.parity, runtime=f"runtime 1.0 on {device}")
     return replace(made, parity=parity, latency=written.measured(4.0, device))
+
+
+def timed_here(provider: str) -> Result:
+    """As ``vitexport bench`` files it."""
+    unproven = Parity("not run", reason="bench measures latency; vitexport check proves parity")
+    return replace(written.result("tflite", "fp32", provider), parity=unproven, device_verdict="not run")
 
 
 def commands(*results: Result) -> list[str]:
@@ -44,12 +50,15 @@ def commands(*results: Result) -> list[str]:
         (written.unrun(written.result("tflite", "fp32", "wasm"), "'litertjs' is not installed. Run: npm"), [CHECK]),
         (written.unrun(written.result("tflite", "w8a8", "webgpu"), "the delegate computes w8a8 wrongly"), []),
         (written.unrun(written.result("tflite", "fp32", "tflite-runtime"), "it refuses it: a newer operator"), []),
+        (timed_here("interpreter"), [CHECK]),
+        (timed_here("a provider of this machine"), []),
         (written.failed(written.result("onnx", "w4"), "noise is 0.7"), []),
         (written.unrun(written.result("somebody's", "fp32"), "no runtime"), []),
     ],
     ids=[
         "all run", "no float16", "emulated", "a phone without float16", "evaluated", "LiteRT.js emulated",
-        "not installed", "wrong anywhere", "too old", "failed", "a plug-in that is not here",
+        "not installed", "wrong anywhere", "too old", "timed by bench",
+        "timed on what is proven nowhere", "failed", "a plug-in that is not here",
     ],
 )  # fmt: skip
 def test_what_would_run_it_is_named(result: Result, wanted: list[str]) -> None:

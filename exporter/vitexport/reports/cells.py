@@ -45,7 +45,8 @@ class Row:
 
     result: Result
     name: str
-    """No other row's: with its device, and with what ran it there, where rows would read alike without."""
+    """No other row's: with its device, where that is not the host or rows would read alike, and with what ran it there
+    where they would still."""
     verdict: Shown
     why: str
     """Why it failed or was not run."""
@@ -54,7 +55,7 @@ class Row:
     """The device that it was timed on, else what computed its answers; empty where the host could not."""
     runtime: str
     twin: str
-    """``runtime``, where another row of the same device reads alike; else empty."""
+    """``runtime``, and on how many threads, where another row of the same device reads alike; else empty."""
     stand_in: str
     """Why its figures are no device's; empty where they are."""
     held: Held | None
@@ -77,10 +78,10 @@ class Group:
 
 def rows(report: Report) -> tuple[Row, ...]:
     """In the report's own order."""
-    plain = Counter(map(_plain_name, report.results))
     same = Counter((_plain_name(result), where(result)) for result in report.results)
+    devices = Counter(name for name, _ in same)
     return tuple(
-        _row(result, plain[_plain_name(result)] > 1, same[_plain_name(result), where(result)] > 1)
+        _row(result, devices[_plain_name(result)] > 1, same[_plain_name(result), where(result)] > 1)
         for result in report.results
     )
 
@@ -98,8 +99,8 @@ def _row(result: Result, is_elsewhere: bool, is_twice: bool) -> Row:
     parity, latency, device = result.parity, result.latency, where(result)
     verdict = shown(result)
     runtime = latency.runtime or parity.runtime.removesuffix(f" on {device}")
-    twin = runtime if is_twice else ""
-    apart = [device or HOST] if is_elsewhere else []
+    twin = runtime + _threads(result) if is_twice else ""
+    apart = [device] if device else [HOST] if is_elsewhere else []
     interval, warning = _spread(latency.warning)
     return Row(
         result,
@@ -115,6 +116,14 @@ def _row(result: Result, is_elsewhere: bool, is_twice: bool) -> Row:
         interval,
         warning,
     )
+
+
+def _threads(result: Result) -> str:
+    """Where neither the runtime nor the device says so already."""
+    latency = result.latency
+    number = latency.facts.get("threads", "")
+    said = not number or "thread" in f"{latency.device} {latency.runtime}"
+    return "" if said else f", {number} thread{'' if number == '1' else 's'}"
 
 
 def _spread(warning: str) -> tuple[str, str]:
