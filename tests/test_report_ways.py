@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 import written_reports as written
-from vitexport.commands import bench
+from vitexport.commands import COMMANDS, bench
 from vitexport.contract import Parity, Result
+from vitexport.manifest import encode
 from vitexport.reports import markdown, page, stored, table, ways
 
 BROWSER = "vitexport bench exports/selfie/webgpu --device browser --lan"
@@ -122,6 +123,14 @@ def test_the_page_markdown_and_the_terminal_name_the_same(tmp_path: Path) -> Non
     assert {(where, each): each in said for where, said in shown.items() for each in named} == {
         (where, each): True for where in shown for each in named
     }
+
+
+def test_the_report_command_tells_the_rest_below_its_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "report.json").write_bytes(encode(written.report(NO_HALF, out="exports/selfie")))
+    assert COMMANDS["report"]([str(tmp_path)]) == 0
+    assert capsys.readouterr().out.endswith(
+        f"What was not run would run so:\n  On a phone, or whatever else has a browser: {BROWSER}\n"
+    )
 
 
 def test_the_next_command_takes_the_whole_export(tmp_path: Path) -> None:
