@@ -17,7 +17,6 @@ import pytest
 import written_reports as written
 from vitexport import bundle
 from vitexport.contract import Manifest
-from vitexport.diff import exported
 from vitexport.errors import BadRequest, Interrupted, WorldFailed
 from vitexport.manifest import decode, encode, find_bundles, read_bundle
 from vitexport.quantize import plan
@@ -306,14 +305,16 @@ def test_a_manifest_that_would_pass_anything_is_refused(tmp_path: Path, changed:
     "data", [b'{"model": "\xff", "out": "\xff"}', b'{"x":' + b"[" * 100_000], ids=["not UTF-8", "nested too deeply"]
 )
 def test_stored_json_that_no_json_reader_takes_is_said_or_left_out(tmp_path: Path, data: bytes):
+    folder = tmp_path / "onnx"
+    folder.mkdir()
     for name in ("manifest.json", "report.json", "diff.json", "plan.json"):
-        (tmp_path / name).write_bytes(data)
-    for read in (find_bundles, read_report, exported.read, lambda folder: plan.read(str(folder / "plan.json"))):
+        (folder / name).write_bytes(data)
+    for place, read in ((folder, find_bundles), (folder, read_report), (folder / "plan.json", plan.read)):
         with pytest.raises(BadRequest, match=r"it is (not UTF-8|nested too deeply)"):
-            read(tmp_path)
-    left = around(tmp_path.parent, written.report(written.result("onnx", "fp32")))
-    assert not left.manifests
-    assert not around(tmp_path, left.report).traces
+            read(place)
+    report = written.report(written.result("onnx", "fp32"))
+    assert not around(tmp_path, report).manifests
+    assert not around(folder, report).traces
 
 
 def test_a_manifest_that_is_a_folder_is_said(tmp_path: Path):

@@ -77,13 +77,11 @@ def test_times_are_told_to_three_digits_however_short() -> None:
 
 def test_devices_are_named_in_the_rows_where_a_table_has_several() -> None:
     made = written.result("webgpu", "fp32", "webgpu")
-    phones = (
-        replace(made, parity=replace(made.parity, runtime=f"a browser on {name}"))
-        for name in ("Pixel 9", "the one of them that lies in the second drawer")
-    )
+    names = ("Pixel 9", "the one of them that lies in the second drawer")
+    phones = (written.on_phone(made, name) for name in names)
     said = StringIO()
     render([made, *phones], said)
-    for words in ("  the host [1] ", "  Pixel 9 [1] ", "  the one of them that ... [1] "):
+    for words in ("  the host [1] ", "  Pixel 9 [2] ", "  the one of them that ... [3] "):
         assert words in said.getvalue()
     alone = StringIO()
     render([made], alone)

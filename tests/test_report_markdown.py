@@ -13,6 +13,7 @@ import written_reports as written
 from vitexport.commands import COMMANDS
 from vitexport.manifest import encode
 from vitexport.reports import cells, compare, markdown
+from vitexport.reports.file import device_of
 
 
 def rendered(said: str) -> str:
@@ -35,7 +36,7 @@ def test_every_result_is_a_row_of_one_table() -> None:
         shown = dict(zip(head, row, strict=True))
         assert shown[""].endswith(cell.verdict)
         assert shown["variant"] == f"{cell.result.target} {cell.result.precision}"
-        device = cells.where(cell.result)
+        device = device_of(cell.result)
         assert (shown["on"], shown["bytes"]) == (
             cell.result.provider + (f", {device}" if device else ""),
             f"{cell.bytes:,}",

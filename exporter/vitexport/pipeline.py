@@ -20,7 +20,7 @@ from vitexport.quantize import FIXES_RANGES, QUANTISES_ACTIVATIONS
 from vitexport.quantize import plan as plans
 from vitexport.quantize.decide import decide, followed, not_worth_it, told
 from vitexport.quantize.plan import PLAN_NAME
-from vitexport.reports.file import by_device
+from vitexport.reports.file import device_of
 from vitexport.toolchain import find
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def exit_code(report: Report) -> int:
     """0, or that of a failed parity; ``require_proof`` counts ``not run`` as failed, ``require_device`` also a verdict
     that a stand-in gave. What devices measured before is no part of this export."""
     bad = {"failed", "not run"} if report.request.require_proof else {"failed"}
-    binding = [r for r in report.results if binds(r) and not by_device(r)]
+    binding = [r for r in report.results if binds(r) and not device_of(r)]
     failed = any(r.verdict in bad for r in binding)
     absent = report.request.require_device and any(r.device_verdict != "passed" for r in binding)
     return ParityFailed.exit_code if failed or absent else OK

@@ -10,7 +10,7 @@ from vitexport.bundle import whole
 from vitexport.contract import Report, Result
 from vitexport.errors import BadRequest
 from vitexport.manifest import MANIFEST_NAME, REPORT_NAME
-from vitexport.reports.file import by_device, read_report, with_results, write_report
+from vitexport.reports.file import device_of, read_report, with_results, write_report
 
 Join = Callable[[Report, Sequence[Result]], Report]
 
@@ -58,7 +58,7 @@ def kept(made: Report, before: Path) -> Report:
             return made
         note = f"'{path}' was not a report this version reads: what devices measured before, if anything, was dropped"
         return replace(made, notes=(*made.notes, note))
-    measured = [result for result in old.results if by_device(result)]
+    measured = [result for result in old.results if device_of(result)]
     same = [result for result in measured if _is_of(made, result)]
     notes = [
         *_counted(len(same), "kept: what was exported is what they ran, byte for byte"),

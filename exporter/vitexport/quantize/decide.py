@@ -11,6 +11,7 @@ from vitexport.contract import Exam, ExportRequest, Result, Target
 from vitexport.quantize import search
 from vitexport.quantize.layers import layers
 from vitexport.quantize.plan import Cell, Plan, read, spared
+from vitexport.reports.cells import milliseconds
 
 #: Names that a sentence can hold.
 _SHOWN = 3
@@ -91,6 +92,6 @@ def not_worth_it(results: Sequence[Result]) -> Iterator[str]:
             continue
         yield (
             f"{target} {precision} on {provider} takes {ms / others_ms:.2f} times as long as {name} at {size} "
-            f"({ms:.1f} against {others_ms:.1f} ms, at least {apart.low:.2f} times by what the runs tell): "
+            f"({milliseconds(ms)} against {milliseconds(others_ms)} ms, at least {apart.low:.2f} times by what the runs tell): "
             f"prefer {name} there unless it is the bytes that count"
         )

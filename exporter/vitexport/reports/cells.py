@@ -10,6 +10,7 @@ from typing import Literal
 
 from vitexport.bench import SOFTWARE_ADAPTER
 from vitexport.contract import Report, Result
+from vitexport.reports.file import device_of
 
 #: ``timed``: latency was measured, and parity was not asked for.
 Shown = Literal["passed", "failed", "not run", "timed"]
@@ -65,6 +66,10 @@ class Row:
     warning: str
     """What else there is to take the times with care for."""
 
+    @property
+    def fallen(self) -> str:
+        return fallen(self.result)
+
 
 @dataclass(frozen=True)
 class Group:
@@ -78,10 +83,10 @@ class Group:
 
 def rows(report: Report) -> tuple[Row, ...]:
     """In the report's own order."""
-    same = Counter((_plain_name(result), where(result)) for result in report.results)
+    same = Counter((_plain_name(result), device_of(result)) for result in report.results)
     devices = Counter(name for name, _ in same)
     return tuple(
-        _row(result, devices[_plain_name(result)] > 1, same[_plain_name(result), where(result)] > 1)
+        _row(result, devices[_plain_name(result)] > 1, same[_plain_name(result), device_of(result)] > 1)
         for result in report.results
     )
 
@@ -90,13 +95,13 @@ def groups(report: Report) -> tuple[Group, ...]:
     """Of the host first, then of the devices as they came."""
     found: dict[str, list[Row]] = {}
     for row in rows(report):
-        found.setdefault(where(row.result), []).append(row)
+        found.setdefault(device_of(row.result), []).append(row)
     host = report.host.get("cpu", "")
     return tuple(Group(device or host, not device, tuple(found[device])) for device in sorted(found, key=bool))
 
 
 def _row(result: Result, is_elsewhere: bool, is_twice: bool) -> Row:
-    parity, latency, device = result.parity, result.latency, where(result)
+    parity, latency, device = result.parity, result.latency, device_of(result)
     verdict = shown(result)
     runtime = latency.runtime or parity.runtime.removesuffix(f" on {device}")
     twin = runtime + _threads(result) if is_twice else ""
@@ -216,10 +221,14 @@ def _unrun_of(row: Row) -> dict[str, list[str]]:
     return found
 
 
-def where(result: Result) -> str:
-    """The device that ran it, or did not, by its own name; empty where that is this machine."""
-    # What computed it names the device as well: see vitexport.devices.report and with_results in .file.
-    return result.parity.runtime.partition(" on ")[2]
+def fallen(result: Result) -> str:
+    """How many nodes were left to the CPU, and the first of them; empty where none was."""
+    if not (result.placement and result.placement.fallback):
+        return ""
+    nodes, named = result.placement.nodes, result.placement.fallback
+    # LiteRT's GPU delegate names what it refuses once a kind, and nothing of what it cuts off.
+    count = sum(nodes.values()) - nodes["webgpu"] if "webgpu" in nodes else len(named)
+    return f"{count:,} node{'' if count == 1 else 's'} fell back to the CPU: {', '.join(named[:3])}"
 
 
 def number(value: float | None, how: str) -> str:

@@ -19,7 +19,7 @@ from vitexport.contract import Report, Size, Verdict
 from vitexport.errors import BadRequest
 from vitexport.parity import ROUNDING_DB
 from vitexport.reports.cells import Row, Shown, rows
-from vitexport.reports.file import by_device
+from vitexport.reports.file import device_of
 from vitexport.reports.pairs import key, pairs, told_by
 
 #: As :data:`vitexport.parity.ROUNDING_DB` for drift: below a hundred-thousandth.
@@ -192,7 +192,7 @@ def _gone(old: Row) -> Check:
     """An export makes its own host's cells again; a device's come back where it is asked once more."""
     if old.verdict == "not run":
         return Check("verdict", "not run", reason="it was not run, and is gone")
-    if by_device(old.result):
+    if device_of(old.result):
         return Check("verdict", "not run", reason=f"it was {old.verdict}, and this device was not asked again")
     return Check("verdict", "failed", reason=f"it was {old.verdict}, and is gone")
 

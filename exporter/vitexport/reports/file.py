@@ -51,10 +51,13 @@ def _clock(result: Result) -> tuple[str | None, ...]:
     return (*_cell(result), result.latency.device, result.latency.facts.get("threads"))
 
 
-def by_device(result: Result) -> bool:
-    """Whether a device measured it by itself, rather than the host that exported: its runtime is said to be "on" it."""
+def device_of(result: Result) -> str:
+    """The device that measured it by itself, or could not, by its own name; empty where the host that exported did."""
+    # Its runtime is said to be "on" it: see vitexport.devices.report.
     runtime, device = result.parity.runtime, result.latency.device.removesuffix(f" ({SOFTWARE_ADAPTER})")
-    return runtime.endswith(f" on {device}") if device else " on " in runtime
+    if device:
+        return device if runtime.endswith(f" on {device}") else ""
+    return runtime.partition(" on ")[2]
 
 
 def _cell(result: Result) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from vitexport.contract import Report, Verdict
 from vitexport.reports import again, cells, ways
 from vitexport.reports.cells import milliseconds, number
 from vitexport.reports.compare import Check, Compared, Comparison
+from vitexport.reports.file import device_of
 
 _MARKS: dict[str, str] = {"passed": "✅", "failed": "❌", "not run": "⬜", "timed": "⏱️"}
 
@@ -147,7 +148,7 @@ def _row(row: cells.Row, notes: _Notes) -> Sequence[str]:
     return (
         _said(row.verdict),
         f"{text(r.target)} {text(r.precision)}",
-        text(", ".join(word for word in (r.provider, cells.where(r)) if word)),
+        text(", ".join(word for word in (r.provider, device_of(r)) if word)),
         str(r.size),
         f"{row.bytes:,}",
         _judged(row, "drift", number(r.parity.drift, ".1e")),

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from vitexport.contract import Size
 from vitexport.reports.cells import Row
-from vitexport.reports.file import by_device
+from vitexport.reports.file import device_of
 
 #: Of one of the two, where the other has no such cell.
 Pair = tuple[Row | None, Row | None]
@@ -49,7 +49,7 @@ def _of_key(old: list[Row], new: list[Row]) -> Iterator[Pair]:
                 alone.remove(row)
                 left.remove(other)
                 yield row, other
-    then, now = ([row for row in rows if not by_device(row.result)] for rows in (alone, left))
+    then, now = ([row for row in rows if not device_of(row.result)] for rows in (alone, left))
     if len(then) == len(now) == 1:  # another host exported; a phone is nobody's stand-in
         alone.remove(then[0])
         left.remove(now[0])
@@ -59,11 +59,11 @@ def _of_key(old: list[Row], new: list[Row]) -> Iterator[Pair]:
 
 
 def _same_device(one: Row, other: Row) -> bool:
-    return one.ran_on == other.ran_on and by_device(one.result) == by_device(other.result)
+    return one.ran_on == other.ran_on and device_of(one.result) == device_of(other.result)
 
 
 def _same_runtime_and_device(one: Row, other: Row) -> bool:
     """Of a device that could not run it, its runtime's name alone tells which it was."""
-    if by_device(one.result) or by_device(other.result):
+    if device_of(one.result) or device_of(other.result):
         return one.result.parity.runtime == other.result.parity.runtime
     return _same_device(one, other) and one.runtime == other.runtime

@@ -13,8 +13,8 @@ from rich.text import Text
 
 from vitexport.contract import Measurement, Parity, Report, Result
 from vitexport.reports import again, ways
-from vitexport.reports.cells import HOST, Shown, counted, held, milliseconds, shown, where
-from vitexport.reports.file import by_device
+from vitexport.reports.cells import HOST, Shown, counted, fallen, held, milliseconds, shown
+from vitexport.reports.file import device_of
 
 #: Wide enough for every column at its widest. A narrower terminal breaks the rows in two; rich would cut figures and
 #: verdicts off.
@@ -37,9 +37,9 @@ def render(results: Sequence[Result], file: IO[str] | None = None) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     for name in ("device", "verdict"):
         table.add_column(name, no_wrap=True)
-    is_of_several = len({where(result) for result in results}) > 1
+    is_of_several = len({device_of(result) for result in results}) > 1
     for result in results:
-        device = _short(where(result) or HOST) if is_of_several else ""
+        device = _short(device_of(result) or HOST) if is_of_several else ""
         table.add_row(*_cells(result, device, notes))
     console.print(table)
     for line in (*notes.lines, *_held(results)):
@@ -49,7 +49,7 @@ def render(results: Sequence[Result], file: IO[str] | None = None) -> None:
 def summary(report: Report, command: str = "vitexport") -> str:
     """The closing lines: where it is, what would run the rest, and what to type next. ``command`` is how this program
     was called."""
-    verdicts = {result.verdict for result in report.results if not by_device(result)}
+    verdicts = {result.verdict for result in report.results if not device_of(result)}
     lines = [f"{counted(report)}. Everything is in {report.out}/ (report.html, report.json, proof.png)."]
     if "failed" in verdicts:
         lines.append("The bundle failed its proof: it is kept apart, under that name, for you to look at.")
@@ -149,17 +149,8 @@ def _device(result: Result) -> str:
     if not latency.device:
         absent = f"; device: {result.device_verdict} ({result.device_reason})" if result.device_reason else ""
         return f"{parity.runtime}{absent}{_people(parity)}{_gates(parity)}" if parity.runtime else ""
-    return f"{_timed(latency)}{_fallen(result)}{_people(parity)}{_gates(parity)}"
-
-
-def _fallen(result: Result) -> str:
-    """How many nodes were left to the CPU, and the first of them."""
-    if not (result.placement and result.placement.fallback):
-        return ""
-    nodes, named = result.placement.nodes, result.placement.fallback
-    # LiteRT's GPU delegate names what it refuses once a kind, and nothing of what it cuts off.
-    count = sum(nodes.values()) - nodes["webgpu"] if "webgpu" in nodes else len(named)
-    return f"; {count:,} node{'' if count == 1 else 's'} fell back to the CPU: {', '.join(named[:3])}"
+    left = fallen(result)
+    return f"{_timed(latency)}{f'; {left}' if left else ''}{_people(parity)}{_gates(parity)}"
 
 
 def _timed(latency: Measurement) -> str:

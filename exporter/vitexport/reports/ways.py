@@ -12,6 +12,7 @@ from vitexport import registry
 from vitexport.contract import Remote, Report, Result, Target
 from vitexport.errors import BadRequest
 from vitexport.reports import again, cells
+from vitexport.reports.file import device_of
 
 #: What a device that is attached has to be, and the command's last words, by how it is reached.
 _ATTACHED = {
@@ -65,7 +66,7 @@ def _ways(report: Report, result: Result, reason: str, program: str) -> Iterator
         return
     if result.provider in target.traits.older:
         return
-    if cells.shown(result) == "timed" and not cells.where(result):  # by bench, which proves nothing
+    if cells.shown(result) == "timed" and not device_of(result):  # by bench, which proves nothing
         if result.provider in target.traits.providers:
             yield Way("To prove it", f"{program} check {bundle}")
         return
@@ -76,7 +77,7 @@ def _ways(report: Report, result: Result, reason: str, program: str) -> Iterator
     if not _ran_elsewhere(report, result, {r.provider for r in report.results}):
         for where, options in (_ATTACHED[way] for way in target.traits.devices if way in _ATTACHED):
             yield Way(where, f"{program} bench {bundle} {options}")
-    if not cells.where(result):
+    if not device_of(result):
         yield Way(_THERE, f"{program} check {bundle}")
 
 
@@ -84,7 +85,7 @@ def of_devices(report: Report) -> tuple[Way, ...]:
     """What made the rows of devices that are not the host, for each way that they came in."""
     found: dict[tuple[str, str], list[Result]] = {}
     for result in report.results:
-        way = _came(result) if cells.where(result) else ""
+        way = _came(result) if device_of(result) else ""
         if way:
             found.setdefault((result.target, way), []).append(result)
     return tuple(_again(report, target, way, results) for (target, way), results in found.items())
@@ -104,7 +105,7 @@ def _came(result: Result) -> str:
 
 
 def _again(report: Report, target: str, way: str, results: list[Result]) -> Way:
-    devices = list(dict.fromkeys(map(cells.where, results)))
+    devices = list(dict.fromkeys(map(device_of, results)))
     where = f"What ran on {', '.join(devices)}"
     if way == "file":
         return Way(where, f"vitexport report {again.path(report.out)} --add FILE")
@@ -112,7 +113,7 @@ def _again(report: Report, target: str, way: str, results: list[Result]) -> Way:
     if way != "browser":
         return Way(where, f"{bench} {_ATTACHED[way][1]}")
     # Where its owner named a device, its own name is kept beside: see vitexport.devices.report.
-    named = {cells.where(r) for r in results if "model" in r.latency.facts}
+    named = {device_of(r) for r in results if "model" in r.latency.facts}
     if named.issuperset(devices):
         return Way(where, " ".join([bench, "--device browser --lan", *(f"--name {shlex.quote(d)}" for d in devices)]))
     return Way(where, f"{bench} --device browser --lan" + (f" --devices {len(devices)}" if len(devices) > 1 else ""))
@@ -130,7 +131,7 @@ def _ran_elsewhere(report: Report, result: Result, providers: set[str]) -> bool:
     """Whether a device that is not this machine ran the same file at the same size, on one of ``providers``."""
     cell = (result.target, result.precision, result.size)
     return any(
-        cells.where(r) and r.device_verdict != "not run" and r.provider in providers
+        device_of(r) and r.device_verdict != "not run" and r.provider in providers
         for r in report.results
         if (r.target, r.precision, r.size) == cell
     )
