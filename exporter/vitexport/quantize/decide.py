@@ -92,6 +92,6 @@ def not_worth_it(results: Sequence[Result]) -> Iterator[str]:
             continue
         yield (
             f"{target} {precision} on {provider} takes {ms / others_ms:.2f} times as long as {name} at {size} "
-            f"({milliseconds(ms)} against {milliseconds(others_ms)} ms, at least {apart.low:.2f} times by what the runs tell): "
-            f"prefer {name} there unless it is the bytes that count"
+            f"({milliseconds(ms)} against {milliseconds(others_ms)} ms, at least {apart.low:.2f} times by what the "
+            f"runs tell): prefer {name} there unless it is the bytes that count"
         )
