@@ -139,5 +139,5 @@ def test_ctrl_c_in_a_terminal_leaves_no_temporary_files(reached: Callable[..., b
         assert reached(process, Path(folder))
         os.killpg(process.pid, signal.SIGINT)
         _, complaint = process.communicate(timeout=60)
-        assert complaint.rstrip().endswith("Nothing was written; what was there before is untouched.")
+        assert complaint.rstrip().endswith("Interrupted: Interrupted.")
         assert os.listdir(folder) == []
