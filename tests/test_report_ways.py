@@ -129,7 +129,8 @@ def test_the_report_command_tells_the_rest_below_its_table(tmp_path: Path, capsy
     (tmp_path / "report.json").write_bytes(encode(written.report(NO_HALF, out="exports/selfie")))
     assert COMMANDS["report"]([str(tmp_path)]) == 0
     assert capsys.readouterr().out.endswith(
-        f"What was not run would run so:\n  On a phone, or whatever else has a browser: {BROWSER}\n"
+        "What was not run, or was stood in for, would run so:\n"
+        f"  On a phone, or whatever else has a browser: {BROWSER}\n"
     )
 
 

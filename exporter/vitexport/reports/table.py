@@ -65,7 +65,9 @@ def summary(report: Report, command: str = "vitexport") -> str:
 def rest(report: Report, command: str = "vitexport") -> list[str]:
     """What would run what was not run, in lines; none where nothing is left, or nothing would."""
     found = ways.all_of(report, command)
-    return ["What was not run would run so:", *(f"  {way.where}: {way.command}" for way in found)] if found else []
+    if not found:
+        return []
+    return ["What was not run, or was stood in for, would run so:", *(f"  {w.where}: {w.command}" for w in found)]
 
 
 def _next_step(report: Report, command: str) -> str:
