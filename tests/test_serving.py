@@ -94,8 +94,9 @@ def test_a_host_that_is_malformed_gets_nothing(folder: Path, host: str) -> None:
 
 
 def test_a_port_in_use_is_a_bad_request(folder: Path) -> None:
-    with serve(Site(folder)) as url, pytest.raises(BadRequest, match=r"^Port \d+ cannot be had \(in use\)"):  # noqa: SIM117
-        with serve(Site(folder), urlsplit(url).port or 0):
+    with serve(Site(folder)) as url:
+        taken = urlsplit(url).port or 0
+        with pytest.raises(BadRequest, match=r"^Port \d+ cannot be had \(in use\)"), serve(Site(folder), taken):
             pass
 
 

@@ -123,6 +123,7 @@ class _Server(ThreadingHTTPServer):
     def handle_error(self, request: object, client_address: object) -> None:
         """A browser that closes a connection early, or does not like a certificate, is no error of the server's."""
         if not isinstance(sys.exception(), ConnectionError | ssl.SSLError | TimeoutError):
+            # typeshed names the kinds of request that the standard library has; this hands on what it was handed.
             socketserver.BaseServer.handle_error(self, request, client_address)  # type: ignore[arg-type]
 
 
@@ -132,9 +133,10 @@ class _Handler(SimpleHTTPRequestHandler):
 
     def __init__(self, *arguments: object, site: Site, door: Door) -> None:
         self._site, self._door = site, door
+        # The server's three positional arguments, which are the base class's own business, are handed on unread.
         super().__init__(*arguments, directory=str(site.root))  # type: ignore[arg-type]
 
-    def send_head(self) -> BytesIO | IO[bytes] | None:  # type: ignore[override]
+    def send_head(self) -> BytesIO | IO[bytes] | None:  # type: ignore[override]  # the base copies any binary file
         """Answers GET and HEAD."""
         try:
             path = self._inner_path()
