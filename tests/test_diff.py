@@ -96,7 +96,8 @@ def bias(block: int) -> np.ndarray:
 
 @pytest.mark.parametrize("target", ["onnx", "tflite", "coreml"])
 def test_a_sound_artifact_is_walked_from_end_to_end_and_no_block_stands_out(target: str):
-    """Nor loses more than parity lets the whole artifact."""
+    """float32 loses no more than presets do anywhere; float16, which rounds otherwise on each processor, no more than
+    parity lets the whole artifact."""
     bundle = find_bundles(sound(target))[0]
     for trace in diff.diff(diff.read(sound(target))):
         assert (trace.first, trace.reason) == ("", "")
@@ -104,7 +105,8 @@ def test_a_sound_artifact_is_walked_from_end_to_end_and_no_block_stands_out(targ
         assert [row.place for row in trace.rows] == WHOLE
         assert {row.matched for row in trace.rows} == {"same"}
         assert [row.place for row in trace.rows if row.repeated] == BLOCKS
-        assert min(row.snr_db for row in trace.rows) > -20 * math.log10(bundle.variant(trace.precision).tolerance)
+        allowed = -20 * math.log10(bundle.variant("fp16").tolerance)
+        assert min(row.snr_db for row in trace.rows) > (110 if trace.precision == "fp32" else allowed)
 
 
 @pytest.mark.parametrize("target", ["tflite", "coreml"])
